@@ -1,0 +1,1 @@
+"""Events of training turned into tracker calls."""

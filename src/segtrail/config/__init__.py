@@ -1,0 +1,1 @@
+"""Composition, checking and building of an experiment from its config."""

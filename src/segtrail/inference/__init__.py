@@ -1,0 +1,1 @@
+"""Predictors, post-processing and export."""

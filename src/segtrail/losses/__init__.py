@@ -1,0 +1,1 @@
+"""Losses: raw logits and labels in, a scalar out."""

@@ -1,0 +1,1 @@
+"""Architectures: normalized image in, Output out."""

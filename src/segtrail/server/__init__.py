@@ -1,0 +1,1 @@
+"""Neptune-compatible run store and server."""

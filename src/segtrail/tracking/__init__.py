@@ -1,0 +1,1 @@
+"""Trackers and the names in a run."""

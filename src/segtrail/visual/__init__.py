@@ -1,0 +1,1 @@
+"""Palettes, overlays and panels as uint8 arrays."""
