@@ -35,12 +35,14 @@ class SegmentationModel(nn.Module):
     repeating its border and crops every spatial output back, so that any input size works.
 
     Attributes:
-        size_divisor: height and width that reach :meth:`segment` are multiples of it.
+        size_divisor: height and width that reach :meth:`segment` are multiples of it,
+        min_size: and at least this.
         mean, std: per-channel normalization that belongs to the weights, for images in 0..1.
         derived: targets or inputs that the loader has to compute for this model, by name.
     """
 
     size_divisor: int = 1
+    min_size: int = 1
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     derived: Mapping[str, DerivedTarget] = MappingProxyType({})
@@ -53,9 +55,7 @@ class SegmentationModel(nn.Module):
             **derived: the batch's derived arrays that ``self.derived`` names, (B, ..., H, W).
         """
         height, width = image.shape[-2:]
-        pad_h, pad_w = -height % self.size_divisor, -width % self.size_divisor
-        if not (pad_h or pad_w):
-            return self.segment(image, **derived)
+        pad_h, pad_w = (max(-size % self.size_divisor, self.min_size - size) for size in (height, width))
 
         def pad(array: Tensor) -> Tensor:  # replicate needs 4-D floats
             padded = F.pad(
@@ -64,7 +64,14 @@ class SegmentationModel(nn.Module):
             return padded.reshape(*array.shape[:-2], height + pad_h, width + pad_w).to(array.dtype)
 
         padded_size = (height + pad_h, width + pad_w)
-        output = self.segment(pad(image), **{name: pad(array) for name, array in derived.items()})
+        if pad_h or pad_w:
+            image, derived = pad(image), {name: pad(array) for name, array in derived.items()}
+        output = self.segment(image, **derived)
+        if output.logits.shape[-2:] != padded_size:
+            raise ValueError(
+                f"{type(self).__name__}: logits of {tuple(output.logits.shape[-2:])} for an input of "
+                f"{padded_size}; check the decoder's upsampling against the encoder's depth and stride"
+            )
 
         def crop(array: Tensor) -> Tensor:
             return array[..., :height, :width] if array.shape[-2:] == padded_size else array
