@@ -1,0 +1,183 @@
+"""Image and mask files to arrays, with faults named instead of passed on."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from segtrail.data.types import DataError
+
+Exif = Literal["ignore", "apply"]
+"""What to do with the orientation tag of a photograph.
+
+``ignore`` takes the pixels as stored, as Pillow, torchvision and the COCO API do; ``apply`` turns
+them upright first, as OpenCV, browsers and most labeling tools do. Masks carry no tag: the right
+choice is the one under which image and mask have the same size and fit.
+"""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+
+_ORIENTATION = 0x0112
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
+
+
+def read_bytes(path: Path) -> bytes:
+    """Whole file.
+
+    Raises:
+        DataError: the file is absent, unreadable or empty.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise DataError(f"{path}: the file is empty; copy it again")
+    return data
+
+
+def read_image(path: Path, *, exif: Exif = "ignore", min_side: int | None = None) -> np.ndarray:
+    """Decode a picture.
+
+    Args:
+        path: any format that OpenCV reads; 16-bit and grey pictures become 8-bit RGB.
+        exif: see :data:`Exif`.
+        min_side: decode a JPEG at the smallest of 1/2, 1/4, 1/8 of its size whose short side
+            still has that many pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: absent, truncated or not a picture.
+    """
+    data = read_bytes(path)
+    flags = cv2.IMREAD_COLOR_RGB
+    if min_side is not None and data[:2] == _JPEG_END[:1] + b"\xd8":
+        flags |= _reduced_flag(min(Image.open(io.BytesIO(data)).size), min_side)
+    if exif == "ignore":
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    # OpenCV fills what a truncated file lacks with grey and says nothing, so look at the end first.
+    image = None if _may_be_truncated(data) else _cv2_decode(data, flags)
+    if image is None:
+        _raise_if_broken(path, data)
+        image = _cv2_decode(data, flags)
+    if image is None:
+        raise DataError(f"{path}: OpenCV cannot decode this file; convert it to PNG or JPEG")
+    return image
+
+
+def image_size(path: Path, *, exif: Exif = "ignore") -> tuple[int, int]:
+    """(height, width) from the header alone."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = exif == "apply" and picture.getexif().get(_ORIENTATION, 1) >= 5
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: not a readable picture ({error})") from error
+    return (width, height) if turned else (height, width)
+
+
+def orientation(path: Path) -> int:
+    """EXIF orientation tag, 1 where there is none."""
+    with Image.open(path) as picture:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Decode a mask without touching its values.
+
+    Palette pictures come as indices: OpenCV would return their colors.
+
+    Returns:
+        (H, W) uint8 or int32 for index, grey and 1-bit pictures and ``.npy`` files, (H, W, 3)
+        uint8 for color.
+
+    Raises:
+        DataError: absent, truncated, or not a picture.
+    """
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path)
+    data = read_bytes(path)
+    # Bytes 24 and 25 of a PNG are bit depth and color type; OpenCV is exact and fastest on plain grey.
+    if data[:8] == _PNG_MAGIC and data[25] == 0 and data[24] in (8, 16) and not _may_be_truncated(data):
+        labels = _cv2_decode(data, cv2.IMREAD_UNCHANGED)
+        if labels is not None and labels.ndim == 2:
+            return _compact(labels)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode in ("RGBA", "CMYK", "YCbCr"):
+                picture = picture.convert("RGB")
+            elif picture.mode in ("LA", "PA"):
+                picture = picture.getchannel(0)
+            labels = np.array(picture)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: broken or truncated mask ({error}); copy it again") from error
+    return _compact(labels)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable array ({error})") from error
+    if labels.ndim != 2 or labels.dtype.kind not in "biu":
+        raise DataError(
+            f"{path}: shape {labels.shape} of {labels.dtype}; a mask is a 2-D array of integer class ids"
+        )
+    return _compact(labels)
+
+
+def _compact(labels: np.ndarray) -> np.ndarray:
+    """Smallest of uint8 and int32 that keeps every value."""
+    if labels.dtype == np.uint8:
+        return labels
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    small = labels.size == 0 or (labels.min() >= 0 and labels.max() <= 255)
+    return labels.astype(np.uint8 if small else np.int32)
+
+
+def _cv2_decode(data: bytes, flags: int) -> np.ndarray | None:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def _reduced_flag(short_side: int, min_side: int) -> int:
+    for factor, flag in (
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+    ):
+        if short_side // factor >= min_side:
+            return int(flag)
+    return 0
+
+
+def _may_be_truncated(data: bytes) -> bool:
+    if data[:2] == b"\xff\xd8":
+        return _JPEG_END not in data[-64:]
+    if data[:8] == _PNG_MAGIC:
+        return _PNG_END not in data[-64:]
+    return False
+
+
+def _raise_if_broken(path: Path, data: bytes) -> None:
+    """Let Pillow, which is strict, say what is wrong."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        warnings.warn("PIL.ImageFile.LOAD_TRUNCATED_IMAGES hides truncated pictures", stacklevel=3)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: broken or truncated picture ({_reason(error)}); copy it again") from error
+
+
+def _reason(error: Exception) -> str:
+    return "format not recognized" if isinstance(error, UnidentifiedImageError) else str(error)
