@@ -1,0 +1,93 @@
+"""Sums of losses, with weights that may follow the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from segtrail.losses.base import Loss
+
+
+class LinearRamp:
+    """A weight that goes linearly from ``start`` by ``step`` an epoch until it reaches ``end``.
+
+    Args:
+        start: weight in epoch 0.
+        end: weight that is then kept.
+        step: change an epoch, without sign; None spreads the change over all epochs.
+    """
+
+    def __init__(self, start: float, end: float, step: float | None = None) -> None:
+        if step is not None and step <= 0:
+            raise ValueError(f"step is {step}; give step > 0, its direction follows from start and end")
+        self.start = start
+        self.end = end
+        self.step = step
+
+    def __call__(self, epoch: int, max_epochs: int) -> float:
+        distance = abs(self.end - self.start)
+        step = distance / max(1, max_epochs - 1) if self.step is None else self.step
+        moved = min(distance, step * epoch)
+        return self.start + (moved if self.end > self.start else -moved)
+
+
+class WeightedSum(Loss):
+    """Weighted sum of losses.
+
+    Args:
+        losses: the terms by name; a null term is left out.
+        weights: by the same names, a number or a :class:`LinearRamp`; 1 where none is given.
+
+    Raises:
+        ValueError: no term, or weights of unknown terms.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Loss | None],
+        weights: Mapping[str, float | LinearRamp] | None = None,
+        ignore_index: int | None = 255,
+    ) -> None:
+        super().__init__(ignore_index)
+        terms = {name: loss for name, loss in losses.items() if loss is not None}
+        weights = dict(weights or {})
+        if not terms:
+            raise ValueError("a weighted sum needs at least one loss")
+        if unknown := sorted(set(weights) - set(losses)):
+            raise ValueError(f"weights for {', '.join(unknown)}, but the losses are {', '.join(losses)}")
+        self.losses = nn.ModuleDict(terms)
+        self.schedules = {name: weights.get(name, 1.0) for name in terms}
+        self.weights = {name: w(0, 1) if callable(w) else float(w) for name, w in self.schedules.items()}
+        self.derived = {key: f for loss in terms.values() for key, f in loss.derived.items()}
+        self.class_counts_wanted = any(loss.class_counts_wanted for loss in terms.values())
+
+    @property
+    def terms(self) -> dict[str, Loss]:
+        """The losses by name."""
+        return {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
+
+    def forward(self, logits: Tensor, target: Tensor, **derived: Tensor) -> Tensor:
+        return sum(self.parts(logits, target, **derived).values(), start=logits.new_zeros(()).float())
+
+    def parts(self, logits: Tensor, target: Tensor, **derived: Tensor) -> dict[str, Tensor]:
+        """The weighted terms by their names."""
+        return {
+            name: self.weights[name]
+            * loss(logits, target, **{key: derived[key] for key in loss.derived if key in derived})
+            for name, loss in self.terms.items()
+        }
+
+    def set_epoch(self, epoch: int, max_epochs: int) -> None:
+        """Moves the weights along their schedules."""
+        for name, weight in self.schedules.items():
+            if callable(weight):
+                self.weights[name] = weight(epoch, max_epochs)
+        for loss in self.terms.values():
+            loss.set_epoch(epoch, max_epochs)
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Passes the counts on to the terms that want them."""
+        for loss in self.terms.values():
+            if loss.class_counts_wanted:
+                loss.set_class_counts(counts)
