@@ -1,0 +1,5 @@
+"""``python -m segtrail VERB ...``."""
+
+from segtrail.cli import main
+
+main()

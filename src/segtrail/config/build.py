@@ -1,0 +1,110 @@
+"""From a checked config to the objects of a run; the only caller of Hydra's instantiate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from segtrail.config.compose import _dataset_arguments, _dataset_class
+
+
+class Experiment:
+    """The parts of a run, each made from the config at first use.
+
+    Args:
+        config: a checked training config.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def model(self) -> Any:
+        """The architecture."""
+        return make(self.config.model)
+
+    @cached_property
+    def loss(self) -> Any:
+        """The loss."""
+        return make(self.config.loss)
+
+    @cached_property
+    def datamodule(self) -> Any:
+        """Loaders over the dataset, which compute the derived targets that model and loss ask for."""
+        augmentation = self.config.augmentation
+        return make(
+            self.config.loader,
+            dataset=make(self.config.dataset, _partial_=True),
+            splits=_dataset_class(self.config).splits(**_dataset_arguments(self.config)),  # type: ignore[attr-defined]
+            num_classes=self.config.num_classes,
+            train_transforms=make(augmentation.get("train")) or [],
+            eval_transforms=make(augmentation.get("eval")) or [],
+            seed=self.config.seed,
+            derived=self.derived,
+        )
+
+    @cached_property
+    def derived(self) -> Mapping[str, Any]:
+        """Derived targets that model and loss ask for, by name."""
+        return {**getattr(self.model, "derived", {}), **getattr(self.loss, "derived", {})}
+
+    @cached_property
+    def palette(self) -> np.ndarray:
+        """(K, 3) uint8 display colors of the dataset's classes."""
+        return _dataset_class(self.config).class_table(**_dataset_arguments(self.config)).palette  # type: ignore[attr-defined]
+
+    @cached_property
+    def module(self) -> Any:
+        """The LightningModule around model and loss."""
+        config = self.config
+        module = make(
+            config.module,
+            model=self.model,
+            loss=self.loss,
+            optimizer=make(config.optimizer),
+            scheduler=make(config.scheduler),
+            class_names=list(config.class_names),
+            palette=self.palette,
+            ignore_index=config.ignore_index,
+            channels_last=config.channels_last,
+        )
+        module.config_yaml = OmegaConf.to_yaml(config)
+        if config.compile:
+            module.model.compile()  # in place: the names in the state dict stay as they are
+        return module
+
+    @cached_property
+    def callbacks(self) -> list[pl.Callback]:
+        """Lightning callbacks, in the config's order; null nodes are left out."""
+        nodes = self.config.callbacks or {}
+        return [make(node) for node in nodes.values() if node is not None]
+
+    @cached_property
+    def tracker(self) -> Any:
+        """The Lightning logger that records the run."""
+        return make(self.config.tracker)
+
+    @cached_property
+    def trainer(self) -> pl.Trainer:
+        """The Lightning trainer."""
+        return make(self.config.trainer, callbacks=self.callbacks, logger=self.tracker or False)
+
+
+def make(node: Any, **given: Any) -> Any:
+    """Instantiates a config node with further keyword arguments; lists item by item, None as None."""
+    if node is None:
+        return None
+    if isinstance(node, ListConfig):
+        return [make(item) for item in node]
+    return instantiate(node, **given, _convert_="all")
+
+
+def build(config: DictConfig) -> Experiment:
+    """Returns the lazily made parts of a run: ``.model .loss .datamodule .module .trainer``."""
+    return Experiment(config)

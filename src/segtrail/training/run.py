@@ -1,0 +1,51 @@
+"""Training in one screen: build, fit, test the best checkpoint, say where to look."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from segtrail.config.build import Experiment, build
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> float | None:
+    """Trains as the config says.
+
+    Args:
+        config: a checked training config with ``run_dir`` set.
+
+    Returns:
+        The best value of ``config.monitor``, for sweeps; None if nothing was monitored.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    experiment = build(config)
+    trainer, module, datamodule = experiment.trainer, experiment.module, experiment.datamodule
+    if trainer.is_global_zero:
+        (Path(config.run_dir) / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
+    best = trainer.checkpoint_callback
+    best_path = getattr(best, "best_model_path", "")
+    if config.test_after_fit and "test" in datamodule.splits and not trainer.interrupted:
+        trainer.test(module, datamodule=datamodule, ckpt_path=best_path or None, verbose=False)
+    if trainer.is_global_zero:
+        _say_where_to_look(experiment, best_path)
+    score = getattr(best, "best_model_score", None)
+    return None if score is None else float(score)
+
+
+def _say_where_to_look(experiment: Experiment, best_path: str) -> None:
+    config, trainer = experiment.config, experiment.trainer
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    shown = [f"{name} {metrics[name]:.4f}" for name in ("val/mIoU", "test/mIoU") if name in metrics]
+    log.info("Finished at step %d. %s", trainer.global_step, "; ".join(shown))
+    if best_path:
+        log.info("Best checkpoint: %s", best_path)
+    log.info("Run folder: %s", config.run_dir)
+    if trainer.logger is not None and getattr(trainer.logger, "location", None):
+        log.info("Tracked run: %s", trainer.logger.location)

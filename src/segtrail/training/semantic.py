@@ -1,0 +1,219 @@
+"""The LightningModule for semantic segmentation: any model, any loss, one set of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from segtrail.metrics import confusion as metrics
+from segtrail.models.base import Output, SegmentationModel
+from segtrail.training.normalize import Normalize
+
+
+class SemanticModule(pl.LightningModule):
+    """Trains and evaluates a :class:`SegmentationModel`.
+
+    Args:
+        model: the architecture.
+        loss: ``loss(logits, target, **derived) -> scalar``; a :class:`segtrail.losses.base.Loss` also
+            has its parts logged.
+        optimizer: ``optimizer(model, encoder_parameters) -> Optimizer``.
+        scheduler: ``scheduler(optimizer, total_steps) -> Lightning scheduler config``; None keeps the rate.
+        class_names: one per class; one name alone means binary (a single logit).
+        palette: (K, 3) uint8 display colors.
+        ignore_index: target id that does not count.
+        derived: the names of the batch's derived arrays that the loss takes.
+        channels_last: keep weights and images in channels-last memory format.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., dict[str, Any]] | None,
+        class_names: Sequence[str],
+        palette: np.ndarray,
+        ignore_index: int,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.ignore_index = ignore_index
+        self.binary = len(class_names) == 1
+        # A binary run predicts two ids, background and the class.
+        self.class_names = ("background", *class_names) if self.binary else tuple(class_names)
+        self.palette = np.vstack([np.zeros((1, 3), np.uint8), palette]) if self.binary else palette
+        self.normalize = Normalize(model.mean, model.std)
+        self.evaluations = nn.ModuleDict()
+        self.evaluation_losses = nn.ModuleDict()
+        for split in ("train", "val", "test"):
+            self.evaluations[f"split_{split}"] = metrics.SegmentationConfusion(
+                len(self.class_names), ignore_index
+            )
+            self.evaluation_losses[f"split_{split}"] = MeanMetric(nan_strategy="ignore")
+        self.test_split = "test"  # what the test loop evaluates; evaluate.py chooses another
+        self.config_yaml = ""  # travels in checkpoints, so that they can be rebuilt without the run folder
+        self.channels_last = channels_last
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+
+    def evaluation(self, split: str) -> metrics.SegmentationConfusion:
+        """Returns the confusion counts of a split's latest evaluation."""
+        return self.evaluations[f"split_{split}"]  # type: ignore[return-value]  # ModuleDict loses the type
+
+    # -- one batch ---------------------------------------------------------------------------------
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Turns the loader's uint8 batch into what models and losses take, on the device."""
+        image = self.normalize(batch["image"])
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return {**batch, "image": image, "mask": batch["mask"].long()}
+
+    def forward(self, batch: Mapping[str, Any]) -> Output:
+        """Segments a transferred batch, giving the model the derived inputs that it asks for."""
+        return self.model(batch["image"], **{name: batch[name] for name in self.model.derived})
+
+    def losses(self, output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Returns the weighted terms whose sum is minimized, by name."""
+        target = batch["mask"]
+        derived = {name: batch[name] for name in getattr(self.loss, "derived", ())}
+        if hasattr(self.loss, "parts"):
+            terms = dict(self.loss.parts(output.logits, target, **derived))
+        else:  # a plain torch loss
+            terms = {type(self.loss).__name__: self.loss(output.logits, target, **derived)}
+        derived_of_model = {name: batch[name] for name in self.model.derived}
+        terms.update(self.model.auxiliary_losses(output, target, self.loss, **derived_of_model))
+        return terms
+
+    def predict_classes(self, logits: Tensor) -> Tensor:
+        """(B, C, H, W) logits to (B, H, W) int64 class ids; one logit means class 1 where it is positive."""
+        return (logits[:, 0] > 0).long() if self.binary else logits.argmax(1)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and getattr(self.loss, "class_counts_wanted", False):
+            self.loss.set_class_counts(self.trainer.datamodule.class_counts())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["segtrail"] = {
+            "config": self.config_yaml,
+            "class_names": list(self.class_names),
+            "palette": self.palette.tolist(),
+            "ignore_index": self.ignore_index,
+        }
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        if hasattr(self.loss, "set_epoch"):
+            self.loss.set_epoch(self.current_epoch, self.trainer.max_epochs or 0)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        terms = self.losses(self(batch), batch)
+        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+        if self._logs_this_step(batch_idx):
+            self._log_training(total, terms)
+        return total
+
+    def _logs_this_step(self, batch_idx: int) -> bool:
+        """Whether this batch ends an optimizer step that is logged: most steps never touch the loggers."""
+        trainer = self.trainer
+        accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
+        return not accumulates and trainer.global_step % trainer.log_every_n_steps == 0
+
+    def _log_training(self, total: Tensor, terms: Mapping[str, Tensor]) -> None:
+        names = ["train/loss"]
+        values = [total.detach()]
+        if len(terms) > 1:
+            names += [f"train/loss/{name}" for name in terms]
+            values += [term.detach() for term in terms.values()]
+        reduced = self.trainer.strategy.reduce(torch.stack(values).float(), reduce_op="mean")
+        logged = dict(zip(names, reduced.tolist(), strict=True))
+        logged["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        logged["train/epoch"] = float(self.current_epoch)
+        for logger in self.loggers:
+            logger.log_metrics(logged, step=self.global_step)
+        self.log("train/loss", logged["train/loss"], prog_bar=True, logger=False)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.model, self.model.encoder_parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer, total_steps)}
+
+    # -- evaluation --------------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step(batch, self.test_split)
+
+    def _evaluation_step(self, batch: dict[str, Any], split: str) -> dict[str, Tensor]:
+        output = self(batch)
+        logits = output.logits
+        self.evaluation_losses[f"split_{split}"].update(
+            self._plain_loss(logits, batch).detach(), weight=logits.shape[0]
+        )
+        prediction = self.predict_classes(logits)
+        self.evaluation(split).update(prediction, batch["mask"], batch["indices"])
+        return {"logits": logits, "prediction": prediction}
+
+    def _plain_loss(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        derived = {name: batch[name] for name in getattr(self.loss, "derived", ())}
+        return self.loss(logits, batch["mask"], **derived)
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._reset(self.test_split)
+
+    def _reset(self, split: str) -> None:
+        # At the start, not the end: callbacks read the counts after the epoch.
+        self.evaluation(split).reset()
+        self.evaluation_losses[f"split_{split}"].reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation(self.test_split)
+
+    def _log_evaluation(self, split: str) -> None:
+        confusion = self.evaluation(split).compute().cpu()
+        per_class = metrics.iou(confusion)
+        values = {
+            f"{split}/loss": self.evaluation_losses[f"split_{split}"].compute().item(),
+            f"{split}/mIoU": per_class.nanmean().item(),
+            f"{split}/mDice": metrics.dice(confusion).nanmean().item(),
+            f"{split}/pixel_accuracy": metrics.pixel_accuracy(confusion).item(),
+        }
+        # A class that is in neither target nor prediction has no IoU to log.
+        values |= {
+            f"{split}/IoU/{name}": value
+            for name, value in zip(self.class_names, per_class.tolist(), strict=True)
+            if not np.isnan(value)
+        }
+        # Already reduced over the processes, and double as computed.
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, C, H, W) logits to probabilities of each class id, (B, K, H, W), in float32."""
+        if self.binary:
+            foreground = logits.float().sigmoid()
+            return torch.cat([1 - foreground, foreground], dim=1)
+        return F.softmax(logits.float(), dim=1)
