@@ -31,15 +31,16 @@ def encode_label_map(label_map: np.ndarray, palette: np.ndarray, ignore_index: i
             f"a label map holds ids in 0..255, got {label_map.min()}..{label_map.max()}; "
             "map the ignore index to a free id below 256 first"
         )
-    colors = np.tile(np.array(VOID_COLOR, np.uint8), (256, 1))  # fewer entries would cut the bit depth
-    colors[: len(palette)] = palette
-    if ignore_index is not None and 0 <= ignore_index <= 255:
-        colors[ignore_index] = VOID_COLOR
     image = Image.fromarray(label_map.astype(np.uint8, copy=False))
-    image.putpalette(colors.tobytes())
+    image.putpalette(_color_table(palette, ignore_index).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def colorize(label_map: np.ndarray, palette: np.ndarray, ignore_index: int | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 colors of (H, W) ids, as :func:`encode_label_map` shows them."""
+    return _color_table(palette, ignore_index)[np.asarray(label_map, np.uint8)]
 
 
 def decode_label_map(data: bytes) -> np.ndarray:
@@ -66,6 +67,15 @@ def encode_image(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _color_table(palette: np.ndarray, ignore_index: int | None) -> np.ndarray:
+    # always 256 entries: with fewer, Pillow would write fewer bits a pixel and damage high ids
+    colors = np.tile(np.array(VOID_COLOR, np.uint8), (256, 1))
+    colors[: len(palette)] = palette
+    if ignore_index is not None and 0 <= ignore_index <= 255:
+        colors[ignore_index] = VOID_COLOR
+    return colors
 
 
 def _open(data: bytes) -> Image.Image:

@@ -9,6 +9,7 @@ import re
 
 CONFIG = "config/yaml"
 TAGS = "sys/tags"
+FAILED = "sys/failed"
 
 TRAIN_LOSS = "train/loss"
 TRAIN_LR = "train/lr"
