@@ -85,7 +85,16 @@ def _hydra_application(name: str, task: Callable[[DictConfig], Any]) -> None:
     register()
     # Hydra would print its own account of an exception and exit; this lets it through to `_told`.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)
+
+    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)
+    def application(config: DictConfig) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweeper decides what a failed job means
+            return task(config)
+        return _told(lambda: task(config))
+
     _told(application)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from segtrail.config.check import ConfigError
 from segtrail.config.compose import _dataset_arguments, _dataset_class
 
 
@@ -97,12 +99,26 @@ class Experiment:
 
 
 def make(node: Any, **given: Any) -> Any:
-    """Instantiates a config node with further keyword arguments; lists item by item, None as None."""
+    """Instantiates a config node with further keyword arguments; lists item by item, None as None.
+
+    Raises:
+        ConfigError: one line that names the node, if its constructor refuses its arguments.
+    """
     if node is None:
         return None
     if isinstance(node, ListConfig):
         return [make(item) for item in node]
-    return instantiate(node, **given, _convert_="all")
+    try:
+        return instantiate(node, **given, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError | OSError | ImportError | LookupError):
+            where = node._get_full_key(None)
+            message = str(cause) or type(cause).__name__
+            raise ConfigError(f"{where}: {message.splitlines()[0]}") from cause
+        if cause is not None:
+            raise cause from None
+        raise
 
 
 def build(config: DictConfig) -> Experiment:

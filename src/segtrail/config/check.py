@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segtrail.config.schema import TrainConfig
 from segtrail.config.signature import Signature, TargetError, signature
 
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -55,12 +58,27 @@ def check(config: DictConfig) -> None:
     Raises:
         ConfigError: with all mistakes, one line each.
     """
-    problems = list(_unresolved(config))
+    problems = [*_unknown_run_wide_keys(config), *_unresolved(config)]
     if not problems:
+        problems += _missing_folders(config)
         for path, node in _targets(config, ""):
             problems += _check_node(path, node)
     if problems:
         raise ConfigError(*problems)
+
+
+def _unknown_run_wide_keys(config: DictConfig) -> Iterator[str]:
+    valid = {field.name for field in dataclasses.fields(TrainConfig)}
+    for key in config:
+        if key not in valid:
+            yield f"{key}: there is no such run-wide key{suggestion(str(key), valid)}"
+
+
+def _missing_folders(config: DictConfig) -> Iterator[str]:
+    root = config.dataset.get("root")
+    if root is not None and not Path(root).is_dir():
+        reason = "is not a folder" if Path(root).exists() else "does not exist"
+        yield f"dataset.root: {root} {reason}; give the folder that holds the data as dataset.root=PATH"
 
 
 def _unresolved(config: DictConfig) -> Iterator[str]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from segtrail.config.check import suggestion
 
@@ -24,7 +24,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
         return _missing_group(error)
     if isinstance(error, OverrideParseException):
         return f"cannot read the override '{error.override}': {_first_line(error)}"
-    key_error = next((e for e in _chain(error) if isinstance(e, ConfigKeyError)), None)
+    key_error = next((e for e in _chain(error) if isinstance(e, ConfigKeyError | ConfigAttributeError)), None)
     if key_error is not None:
         return _unknown_key(key_error, overrides)
     for cause in _chain(error):
@@ -55,7 +55,7 @@ def _missing_group(error: MissingConfigException) -> str:
     return f"{group}={name}: there is no {group} '{name}'{suggestion(name, options)}"
 
 
-def _unknown_key(error: ConfigKeyError, overrides: Sequence[str]) -> str:
+def _unknown_key(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
     full_key = str(error.full_key or error.key)
     parent_key, _, key = full_key.rpartition(".")
     valid = _keys_of_node(error)
@@ -67,10 +67,5 @@ def _unknown_key(error: ConfigKeyError, overrides: Sequence[str]) -> str:
 def _keys_of_node(error: OmegaConfBaseException) -> list[str]:
     node: Any = error.parent_node
     if isinstance(node, DictConfig):
-        return [
-            str(key) for key in OmegaConf.masked_copy(node, list(node.keys())) if not str(key).startswith("_")
-        ]
+        return [str(key) for key in node if not str(key).startswith("_")]
     return []
-
-
-__all__ = ["HydraException", "explain"]

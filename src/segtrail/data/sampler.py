@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from segtrail.data.types import DataError
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled training order, split over processes, that can start in the middle of an epoch.
@@ -24,7 +26,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             fractional part is drawn anew each epoch (Gupta et al. 2019, LVIS, repeat-factor sampling).
 
     Raises:
-        ValueError: if an epoch would hold no complete global batch.
+        DataError: if an epoch would hold no complete global batch.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         expected = num_samples if self.repeat_factors is None else int(np.floor(self.repeat_factors).sum())
         self.num_batches = expected // (batch_size * world_size)
         if self.num_batches == 0:
-            raise ValueError(
-                f"the training split has {num_samples} samples, fewer than one batch of "
-                f"{batch_size} x {world_size} processes: set loader.batch_size={max(1, expected // world_size)}"
+            processes = f" x {world_size} processes" if world_size > 1 else ""
+            raise DataError(
+                f"the training split has {num_samples} samples, fewer than one batch of {batch_size}{processes}: "
+                f"set loader.batch_size={max(1, expected // world_size)}"
             )
 
     def set_epoch(self, epoch: int) -> None:

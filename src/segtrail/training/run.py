@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,6 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 from segtrail.config.build import Experiment, build
 
 log = logging.getLogger(__name__)
+
+# Lightning's remarks on things that are as they are on purpose.
+QUIET = (
+    r".*overridden `on_after_batch_transfer` in `LightningModule`.*",
+    r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*does not have many workers which may be a bottleneck.*",
+    r".*`ModelCheckpoint` callbacks configured with.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*number of training batches .* is smaller than the logging interval.*",
+)
 
 
 def train(config: DictConfig) -> float | None:
@@ -22,6 +33,9 @@ def train(config: DictConfig) -> float | None:
     Returns:
         The best value of ``config.monitor``, for sweeps; None if nothing was monitored.
     """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its import sets it to INFO
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     experiment = build(config)

@@ -32,7 +32,7 @@ def _by_step(
 
 
 def poly(optimizer: Optimizer, total_steps: int, power: float = 0.9, warmup: float = 0.0) -> Schedule:
-    """``lr * (1 - step / total_steps) ** power``, the DeepLab schedule (Chen et al. 2017, DeepLabv2, §4.1)."""
+    """``lr * (1 - step / total_steps) ** power``, the schedule of DeepLabv2 (Chen et al. 2017, §4.1)."""
     return _by_step(optimizer, total_steps, warmup, lambda progress: (1 - progress) ** power)
 
 
