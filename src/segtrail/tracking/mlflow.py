@@ -121,6 +121,10 @@ class MLFlowLogger(Tracker, loggers.MLFlowLogger):
         tell_failures(self)
 
     @property
+    def run_id(self) -> str | None:
+        return loggers.MLFlowLogger.run_id.fget(self)  # type: ignore[attr-defined]
+
+    @property
     def location(self) -> str:
         return f"{self._tracking_uri} experiment {self._experiment_name!r} run {self.run_id}"
 
