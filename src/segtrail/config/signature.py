@@ -50,11 +50,24 @@ def signature(target: str) -> Signature | None:
     module, _, name = target.rpartition(".")
     if not module:
         raise TargetError(f"'{target}' is not a dotted path to a class or function")
-    found = _locate(module, name, set())
+    try:
+        found = _locate(module, name, set())
+    except TargetError:
+        if _is_class(module):  # a method, such as a constructor by another name
+            return None
+        raise
     if found is None:
         return None
     node, module = found
     return _of_class(node, module) if isinstance(node, ast.ClassDef) else _of_function(node, skip_self=False)
+
+
+def _is_class(target: str) -> bool:
+    module, _, name = target.rpartition(".")
+    try:
+        return bool(module) and _locate(module, name, set()) is not None
+    except TargetError:
+        return False
 
 
 @lru_cache

@@ -80,13 +80,15 @@ class SegmentationDataModule(pl.LightningDataModule):
     def class_counts(self) -> torch.Tensor:
         """Counts the training split's pixels by class, without augmentation; (K,) float64."""
         dataset = self.dataset("train")
-        counts = np.zeros(256, dtype=np.float64)
+        size = max(2, self.num_classes)
+
+        def count(index: int) -> np.ndarray:
+            mask = dataset.mask(index)
+            return np.bincount(mask[mask != dataset.ignore_index].ravel(), minlength=size)
+
         with ThreadPoolExecutor(max(1, self.num_workers)) as pool:
-            for part in pool.map(
-                lambda index: np.bincount(dataset[index].mask.ravel(), minlength=256), range(len(dataset))
-            ):
-                counts += part[:256]
-        return torch.from_numpy(counts[: max(2, self.num_classes)])
+            counts = sum(pool.map(count, range(len(dataset))), np.zeros(size, dtype=np.int64))
+        return torch.from_numpy(counts).double()
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled and augmented; the order is a function of (seed, epoch)."""
