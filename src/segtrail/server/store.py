@@ -3,247 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
+import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
-from segtrail.server import rows, schema
-from segtrail.server.blobs import Blobs, image_type
-from segtrail.server.listing import RunsPage, find_runs, path_names, system_columns, system_values
+from segtrail.server import rows
+from segtrail.server.blobs import image_type
+from segtrail.server.database import ConflictError, NotFoundError, now_ms
+from segtrail.server.listing import RunsPage
 from segtrail.server.nql import IDLE_AFTER_MS
 from segtrail.server.operations import (
     Append,
     Attribute,
     EditStrings,
     Operation,
-    Replay,
+    OperationError,
+    parse,
 )
-from segtrail.server.schema import attributes, chunks, containers, counters, files, paths, projects
-from segtrail.server.series import Buckets, bucket, join_values, unpack_numbers
+from segtrail.server.reading import Reader
+from segtrail.server.replay import Replay
+from segtrail.server.schema import artifacts, containers, projects, sources, upsert
 
-RUNS = ("run",)
-
-
-class NotFoundError(KeyError):
-    """There is no such run, project, attribute or file."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+__all__ = ["ConflictError", "NotFoundError", "RunsPage", "Store", "now_ms"]
 
 
-class ConflictError(ValueError):
-    """What should be created exists already."""
-
-
-def now_ms() -> int:
-    """Returns the time in epoch milliseconds."""
-    return int(time.time() * 1000)
-
-
-class Store:
+class Store(Reader):
     """Reads and writes runs. Safe to use from many threads, and from many processes.
 
-    Args:
-        engine: database; use :meth:`open`.
-        blobs: where files are.
+    ``Store.open(folder_or_url)`` opens one; what it can read is documented in
+    :class:`segtrail.server.reading.Reader`.
     """
-
-    def __init__(self, engine: sa.Engine, blobs: Blobs) -> None:
-        self.engine = engine
-        self.blobs = blobs
-        self._path_ids: dict[str, int] = {}
-        # SQLite has one writer: waiting here is fair, waiting in the database is polling.
-        self._writer = threading.Lock() if engine.dialect.name == "sqlite" else contextlib.nullcontext()
-
-    @classmethod
-    def open(cls, url: str, blobs: str | None = None, **blob_options: Any) -> Store:
-        """Opens a store; creates or migrates it if need be.
-
-        Args:
-            url: a folder (SQLite inside it), or an SQLAlchemy URL (``sqlite:///runs.db``,
-                ``postgresql+psycopg://user@host/db``).
-            blobs: folder or fsspec URL of the files; by default ``blobs`` beside the SQLite database.
-            blob_options: arguments of the fsspec file system.
-
-        Raises:
-            ValueError: no `blobs` for a database that is not a file.
-        """
-        if "://" not in url:
-            Path(url).mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{Path(url).resolve() / 'segtrail.db'}"
-        parsed = sa.make_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        if blobs is None:
-            if not is_sqlite or not parsed.database:
-                raise ValueError(f"{parsed.render_as_string()}: say where files go (--blobs FOLDER or URL)")
-            blobs = str(Path(parsed.database).parent / "blobs")
-        engine = sa.create_engine(parsed, pool_size=20, max_overflow=40, pool_pre_ping=not is_sqlite)
-        if is_sqlite:
-            _configure_sqlite(engine)
-        store = cls(engine, Blobs(blobs, **blob_options))
-        with store.write() as connection:
-            schema.migrate(connection)
-        return store
-
-    def close(self) -> None:
-        """Closes all connections."""
-        self.engine.dispose()
-
-    # -------------------------------------------------------------- transactions
-
-    @contextlib.contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """A connection for reading one consistent state."""
-        with self.engine.connect() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction for writing; committed, durably, when the block ends without an exception."""
-        with self._writer, self.engine.connect() as connection:
-            if self.engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
-
-    def touch(self, connection: sa.Connection, pks: Sequence[int], **values: Any) -> None:
-        """Marks containers as changed, with a version that :meth:`changes` will tell."""
-        bump = (
-            counters.update()
-            .where(counters.c.name == "change")
-            .values(value=counters.c.value + 1)
-            .returning(counters.c.value)
-        )
-        change = connection.scalar(bump)
-        update = containers.update().where(containers.c.pk.in_(pks))
-        connection.execute(update.values(change=change, **values))
-
-    def resolve(self, connection: sa.Connection) -> Callable[[str], int | None]:
-        """Returns a function that gives the id of an attribute path, None where there is none."""
-
-        def find(path: str) -> int | None:
-            number = self._path_ids.get(path)
-            if number is None:
-                number = connection.scalar(sa.select(paths.c.id).where(paths.c.path == path))
-                if number is not None:
-                    self._path_ids[path] = number
-            return number
-
-        return find
-
-    def _intern(self, wanted: Iterable[str]) -> dict[str, int]:
-        """Returns the ids of paths; gives ids to new ones, in a transaction of its own."""
-        names = set(wanted)
-        missing = sorted(name for name in names if name not in self._path_ids)
-        if missing:
-            insert: Any = schema.insert_for(self.engine.dialect.name, paths)
-            with self.write() as connection:
-                connection.execute(
-                    insert.on_conflict_do_nothing(index_elements=["path"]),
-                    [{"path": name} for name in missing],
-                )
-            with self.read() as connection:
-                for first in range(0, len(missing), 1000):
-                    part = missing[first : first + 1000]
-                    query = sa.select(paths.c.path, paths.c.id).where(paths.c.path.in_(part))
-                    self._path_ids.update((row[0], row[1]) for row in connection.execute(query))
-        return {name: self._path_ids[name] for name in names}
-
-    # -------------------------------------------------------------- projects and runs
-
-    def projects(self) -> list[dict[str, Any]]:
-        """Lists projects: ``id, name ("workspace/name"), key, description, visibility, runs`` (count)."""
-        count = (
-            sa.select(sa.func.count())
-            .where(containers.c.project == projects.c.container, containers.c.kind == "run")
-            .where(containers.c.trashed.is_(False))
-            .correlate(projects)
-            .scalar_subquery()
-        )
-        me = containers.alias()
-        query = sa.select(projects, me.c.id, count.label("runs")).join(me, me.c.pk == projects.c.container)
-        with self.read() as connection:
-            return [
-                {
-                    "id": row.id,
-                    "name": f"{row.workspace}/{row.name}",
-                    "key": row.key,
-                    "description": row.description,
-                    "visibility": row.visibility,
-                    "runs": row.runs,
-                }
-                for row in connection.execute(query.order_by(projects.c.workspace, projects.c.name))
-            ]
-
-    def runs(
-        self,
-        project: str | None = None,
-        query: str | None = None,
-        sort: str | None = None,
-        descending: bool = False,
-        columns: Sequence[str] | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        *,
-        aggregate: str = "last",
-        kinds: Sequence[str] = RUNS,
-    ) -> RunsPage:
-        """Finds runs in a constant number of SQL statements; series are not read.
-
-        Args:
-            project: "workspace/name"; all projects if None.
-            query: in Neptune's query language, see :func:`segtrail.server.nql.compile_query`. Trashed runs
-                are included unless the query leaves them out (``sys/trashed = false``).
-            sort: attribute path; by default the newest run first. Runs without it come last.
-            descending: the order of `sort`.
-            columns: attribute paths to return; all if None, none if empty.
-            limit: at most so many, all if None; 0 only counts.
-            offset: leaves out the first ones.
-            aggregate: of a float series that is sorted by: last, min, max, mean, variance.
-            kinds: run, model, model_version.
-
-        Raises:
-            NotFoundError: no such project.
-            segtrail.server.nql.QuerySyntaxError: with the place.
-        """
-        with self.read() as connection:
-            key = None if project is None else self.project_row(connection, project).container
-            return find_runs(
-                connection,
-                self.resolve(connection),
-                now_ms(),
-                project=key,
-                kinds=kinds,
-                query=query,
-                sort=sort,
-                aggregate=aggregate,
-                descending=descending,
-                columns=columns,
-                limit=limit,
-                offset=offset,
-            )
-
-    def project_row(self, connection: sa.Connection, name: str) -> Any:
-        """Returns the row of a project by "workspace/name" or id.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        query = sa.select(projects, containers.c.id, containers.c.created).join(
-            containers, containers.c.pk == projects.c.container
-        )
-        workspace, _, short = name.partition("/")
-        by_name = sa.and_(projects.c.workspace == workspace, projects.c.name == short)
-        row = connection.execute(query.where(by_name if short else containers.c.id == name)).first()
-        if row is None:
-            raise NotFoundError(f"there is no project {name}")
-        return row
 
     def create_project(
         self, name: str, key: str | None = None, description: str = "", visibility: str = "priv"
@@ -380,206 +172,6 @@ class Store:
             self.touch(connection, [int(pk or 0)])
         return str(container["id"])
 
-    def container(self, connection: sa.Connection, name: str) -> Any:
-        """Returns the row of a run, model, version or project by id or "workspace/project/SYS-ID".
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        query = sa.select(containers)
-        if name.count("/") == 2:
-            project, _, sys_id = name.rpartition("/")
-            key = self.project_row(connection, project).container
-            query = query.where(containers.c.project == key, containers.c.sys_id == sys_id)
-            query = query.where(containers.c.kind != "project")
-        else:
-            query = query.where(containers.c.id == name)
-        row = connection.execute(query).first()
-        if row is None:
-            raise NotFoundError(f"there is no run {name}")
-        return row
-
-    # -------------------------------------------------------------- reading one run
-
-    def attributes(self, run_id: str, prefix: str = "") -> dict[str, Attribute]:
-        """Returns the attributes of a run by path, those that begin with `prefix`.
-
-        An :class:`Attribute` has ``type``, ``value`` (series: the last one) and for series ``count``,
-        ``last_step``, ``min``, ``max``, ``mean``, ``variance``.
-        """
-        with self.read() as connection:
-            pk = self.container(connection, run_id).pk
-            now = now_ms()
-            row = connection.execute(sa.select(*system_columns(now)).where(containers.c.pk == pk)).one()
-            found = {
-                path: Attribute(path, value["type"], value["value"])
-                for path, value in system_values(row, now).items()
-            }
-            stored = connection.execute(sa.select(attributes).where(attributes.c.container == pk)).all()
-            names = path_names(connection, {row.path for row in stored})
-            found.update((names[row.path], rows.from_row(names[row.path], row)) for row in stored)
-        return {path: found[path] for path in sorted(found) if path.startswith(prefix)}
-
-    def attribute(self, run_id: str, path: str, type: str | None = None) -> Attribute:
-        """Returns one attribute.
-
-        Raises:
-            NotFoundError: the run has none, or not one of `type`.
-        """
-        with self.read() as connection:
-            return self._attribute(connection, run_id, path, type)[2]
-
-    def _attribute(
-        self, connection: sa.Connection, run_id: str, path: str, type: str | None = None
-    ) -> tuple[int, int, Attribute]:
-        pk = self.container(connection, run_id).pk
-        number = self.resolve(connection)(path)
-        found = {} if number is None else rows.load(connection, pk, {path: number})
-        if number is None or path not in found or type not in (None, found[path].type):
-            raise NotFoundError(f"run {run_id} has no {type or 'attribute'} {path}")
-        return pk, number, found[path]
-
-    def series(
-        self, run_id: str, path: str, start: float | None = None, stop: float | None = None
-    ) -> tuple[np.ndarray, Any, np.ndarray]:
-        """Returns the points with ``start <= step <= stop``.
-
-        Returns:
-            Steps (n,) float64; values, (n,) float64 or a list of strings or of image descriptions; times
-            (n,) int64 epoch milliseconds.
-        """
-        with self.read() as connection:
-            pk, number, attribute = self._attribute(connection, run_id, path)
-            steps, values, times = rows.load_points(connection, pk, number, attribute.type, start, stop)
-            assert times is not None
-            return steps, values, times
-
-    def series_buckets(
-        self,
-        run_ids: Sequence[str],
-        path: str,
-        buckets: int,
-        start: float | None = None,
-        stop: float | None = None,
-        x: str = "step",
-    ) -> Buckets:
-        """Cuts a float series of several runs at the same edges of x and reduces each bucket.
-
-        Args:
-            run_ids: runs; those without the series are left out of the answer.
-            path: a float series.
-            buckets: how many.
-            start: first x; by default the smallest of all runs.
-            stop: last x; by default the largest of all runs.
-            x: "step", "time" (epoch milliseconds) or "relative" (milliseconds since the run was created).
-        """
-        if x not in ("step", "time", "relative"):
-            raise ValueError(f"x must be step, time or relative, got {x!r}")
-        if buckets < 1:
-            raise ValueError(f"buckets must be at least 1, got {buckets}")
-        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        with self.read() as connection:
-            number = self.resolve(connection)(path)
-            query = sa.select(containers.c.id, containers.c.pk, containers.c.created)
-            for row in connection.execute(query.where(containers.c.id.in_(list(run_ids)))).all():
-                limits = (start, stop) if x == "step" else (None, None)
-                steps, values, times = rows.load_points(
-                    connection, row.pk, number or 0, "floatSeries", *limits, times=x != "step"
-                )
-                if times is not None:
-                    # Clocks may go backwards; buckets need an ascending x.
-                    steps = np.maximum.accumulate(times).astype(np.float64)
-                    steps = steps - row.created if x == "relative" else steps
-                if len(steps):
-                    found[row.id] = steps, values
-        low = start if start is not None else min((float(s[0]) for s, _ in found.values()), default=0.0)
-        high = stop if stop is not None else max((float(s[-1]) for s, _ in found.values()), default=1.0)
-        edges = np.linspace(low, max(high, low), buckets + 1)
-        return Buckets(edges, {run: bucket(*found[run], edges) for run in run_ids if run in found})
-
-    def text_series(self, run_id: str, path: str, offset: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """Returns `limit` entries of a string series from `offset`: ``total, steps, values, times``."""
-        with self.read() as connection:
-            pk, number, attribute = self._attribute(connection, run_id, path)
-            window = self._window(connection, pk, number, attribute, offset, limit)
-        return {"total": attribute.count, **window}
-
-    def series_page(self, run_id: str, path: str, type: str, offset: int, limit: int) -> dict[str, Any]:
-        """Like :meth:`text_series`, for a series of the `type` that is expected."""
-        with self.read() as connection:
-            pk, number, attribute = self._attribute(connection, run_id, path, type)
-            window = self._window(connection, pk, number, attribute, offset, limit)
-        return {"total": attribute.count, **window}
-
-    def _window(
-        self, connection: sa.Connection, pk: int, number: int, attribute: Attribute, offset: int, limit: int
-    ) -> dict[str, Any]:
-        end = offset + limit
-        query = sa.select(chunks).where(
-            chunks.c.container == pk,
-            chunks.c.path == number,
-            chunks.c.start < end,
-            chunks.c.start + chunks.c.n > offset,
-        )
-        found = connection.execute(query.order_by(chunks.c.start)).all()
-        first = offset - found[0].start if found else 0
-        part = slice(first, first + limit)
-        values = join_values(attribute.type, [row.points for row in found])[part]
-        steps = [s for row in found for s in unpack_numbers(row.steps, row.n, "<f8").tolist()][part]
-        times = [t for row in found for t in unpack_numbers(row.times, row.n, "<i8").tolist()][part]
-        values = values.tolist() if isinstance(values, np.ndarray) else values
-        return {"steps": steps, "values": values, "times": times}
-
-    def image_series(self, run_id: str, path: str) -> list[tuple[int, float, int, str, str]]:
-        """Lists the images of a series: index, step, time (epoch milliseconds), blob key, MIME type."""
-        steps, values, times = self.series(run_id, path)
-        return [
-            (index, float(step), int(at), value["blob"], value["mime"])
-            for index, (step, value, at) in enumerate(zip(steps, values, times, strict=True))
-        ]
-
-    def open_file(self, run_id: str, path: str, name: str | None = None) -> tuple[IO[bytes], dict[str, Any]]:
-        """Opens a file attribute, or the file `name` of a file set.
-
-        Returns:
-            The stream, and ``name`` (with extension), ``ext, size, mime, blob``.
-        """
-        if name is None:
-            file = dict(self.attribute(run_id, path, "file").value)
-            extension = file.get("ext") or ""
-            file["name"] = path.rpartition("/")[2] + (f".{extension}" if extension else "")
-        else:
-            file = dict(self.file_set(run_id, path).get(name) or {})
-            if not file:
-                raise NotFoundError(f"run {run_id} has no file {name} in {path}")
-            file.update(name=name.rpartition("/")[2], ext=Path(name).suffix.lstrip("."))
-        return self.blobs.open(file["blob"]), file
-
-    def file_set(self, run_id: str, path: str) -> dict[str, dict[str, Any]]:
-        """Returns the files of a file set: name -> ``blob, size, mtime`` (epoch milliseconds)."""
-        with self.read() as connection:
-            pk, number, _ = self._attribute(connection, run_id, path, "fileSet")
-            query = sa.select(files).where(files.c.container == pk, files.c.path == number)
-            return {
-                row.name: {"blob": row.blob, "size": row.size, "mtime": row.mtime}
-                for row in connection.execute(query.order_by(files.c.name))
-            }
-
-    def open_blob(self, key: str) -> IO[bytes]:
-        """Opens a blob, for example an image of a series."""
-        return self.blobs.open(key)
-
-    def changes(self, since: int) -> tuple[int, list[str]]:
-        """Returns the current version of the store and the ids of what changed after version `since`."""
-        with self.read() as connection:
-            version = connection.scalar(sa.select(counters.c.value).where(counters.c.name == "change")) or 0
-            changed = sa.select(containers.c.id).where(
-                containers.c.change > since, containers.c.change <= version
-            )
-            return version, list(connection.scalars(changed))
-
-    # -------------------------------------------------------------- writing
-
     def apply(self, run_id: str, operations: Sequence[Operation]) -> list[str]:
         """Applies operations to a run in one transaction. Returns one message for each that cannot be."""
         return self.apply_with(run_id, operations)
@@ -677,6 +269,108 @@ class Store:
             if pks:
                 self.touch(connection, pks, trashed=trashed)
 
+    # -------------------------------------------------------------- offline logs
+
+    def has_run(self, run_id: str) -> bool:
+        """Says whether there is such a run."""
+        with contextlib.suppress(NotFoundError), self.read() as connection:
+            return self.container(connection, run_id) is not None
+        return False
+
+    def source(self, directory: str) -> tuple[str, int, str] | None:
+        """Returns the run of an offline directory, the version up to which it is stored, and the place."""
+        query = sa.select(containers.c.id, sources.c.version, sources.c.position).join(
+            containers, containers.c.pk == sources.c.container
+        )
+        with self.read() as connection:
+            row = connection.execute(query.where(sources.c.directory == directory)).first()
+        return None if row is None else (row.id, row.version, row.position)
+
+    def open_source(
+        self, directory: str, origin: str, project: str, custom_id: str | None, created: int, version: int
+    ) -> str:
+        """Creates or finds the run that an offline directory belongs to. Returns its id.
+
+        Args:
+            directory: name of the directory, unique by its UUID, process id and random part.
+            origin: container id in its metadata: directories of forked processes share it.
+            project: "workspace/name", created if need be.
+            custom_id: joins the run that has it.
+            created: epoch milliseconds.
+            version: up to which the records are stored already.
+        """
+        same = sa.select(containers.c.id).join(sources, sources.c.container == containers.c.pk)
+        with self.read() as connection:
+            run_id = connection.scalar(same.where(sources.c.origin == origin).limit(1))
+        if run_id is None and self.has_run(origin):
+            run_id = origin
+        if run_id is None:
+            self.ensure_project(project)
+            run_id = self.create_run(project, custom_id=custom_id, run_id=origin, created=created)
+        with self.write() as connection:
+            row = {"origin": origin, "version": version, "position": ""}
+            row |= {"directory": directory, "container": self.container(connection, run_id).pk}
+            upsert(connection, sources, [row])
+        return str(run_id)
+
+    def put_file(self, parts: Iterable[bytes]) -> tuple[str, int]:
+        """Stores a file that operations will refer to. Returns its blob key and size."""
+        return self.blobs.put_stream(parts)
+
+    def put_artifact(self, run_id: str, hash: str, files: Sequence[Mapping[str, Any]]) -> None:
+        """Stores the list of files of an artifact."""
+        with self.write() as connection:
+            row = {"project": self.container(connection, run_id).project, "hash": hash}
+            row |= {"size": sum(file.get("size") or 0 for file in files), "files": json.dumps(list(files))}
+            upsert(connection, artifacts, [row])
+
+    def ingest(
+        self, directory: str, items: Sequence[tuple[int, Any, int]], version: int, place: str
+    ) -> tuple[int, list[str]]:
+        """Applies the records of an offline directory that are new, and notes in the same transaction up to
+        where it is stored.
+
+        Args:
+            directory: opened with :meth:`open_source`.
+            items: version, operation in the wire form, epoch milliseconds.
+            version: up to which this brings the directory.
+            place: where the log goes on, given back by :meth:`source`.
+
+        Returns:
+            How many were new, and what could not be applied.
+
+        Raises:
+            NotFoundError: the directory was not opened.
+        """
+        known = self.source(directory)
+        if known is None:
+            raise NotFoundError(f"{directory} was not opened")
+        versions, operations, errors = [], [], []
+        for number, item, _ in items:
+            try:
+                operations.append(parse(item))
+                versions.append(number)
+            except OperationError as error:
+                errors.append(f"version {number}: {error}")
+        count = 0
+
+        def guard(
+            connection: sa.Connection, row: Any, operations: Sequence[Operation]
+        ) -> Sequence[Operation]:
+            nonlocal count
+            here = sources.c.directory == directory
+            stored = connection.scalar(sa.select(sources.c.version).where(here)) or 0
+            new = [o for o, number in zip(operations, versions, strict=True) if number > stored]
+            count = len(new)
+            if version > stored:
+                values = {"version": version, "position": place}
+                connection.execute(sources.update().where(here).values(values))
+            return new
+
+        at = max((at for _, _, at in items), default=None)
+        return_errors = self.apply_with(known[0], operations, guard=guard, at=at)
+        return count, errors + return_errors
+
 
 def _alive(row: Any, at: int) -> dict[str, int]:
     """Counts the time since the last ping as running, unless the run was idle in between."""
@@ -689,19 +383,3 @@ def _size(attribute: Attribute) -> int:
     if attribute.type == "file":
         return int(attribute.value["size"])
     return int(attribute.value or 0) if attribute.type == "fileSet" else 0
-
-
-def _configure_sqlite(engine: sa.Engine) -> None:
-    @sa.event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        # Transactions begin where the store says so, not where the driver guesses.
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "busy_timeout = 30000",
-            "case_sensitive_like = ON",
-            "cache_size = -65536",
-            "mmap_size = 1073741824",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
