@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.pipeline import AugmentedDataset, Collate, SampleSource, single_threaded_worker
@@ -94,14 +94,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Shuffled and augmented; the order is a function of (seed, epoch)."""
         dataset = self.dataset("train")
         rank, world_size = _rank_and_world_size(self.trainer)
-        self._train_sampler = EpochSampler(
-            len(dataset),
-            self.batch_size,
-            self.seed,
-            rank,
-            world_size,
-            getattr(dataset, "repeat_factors", None),
-        )
+        self._train_sampler = self._sampler(dataset, rank, world_size)
         if self._resume is not None:
             self._train_sampler.resume(*self._resume)
             self._resume = None
@@ -121,18 +114,29 @@ class SegmentationDataModule(pl.LightningDataModule):
         sampler = EvaluationSampler(len(dataset), *_rank_and_world_size(self.trainer))
         return self._loader(dataset, self.eval_transforms, sampler, self.eval_batch_size)
 
+    def _sampler(self, dataset: SampleSource, rank: int, world_size: int) -> EpochSampler:
+        factors = getattr(dataset, "repeat_factors", None)
+        return EpochSampler(len(dataset), self.batch_size, self.seed, rank, world_size, factors)
+
+    def _samples(
+        self, dataset: SampleSource, transforms: Sequence[Any], training: bool
+    ) -> Dataset[dict[str, Any]]:
+        augmentation = Augmentation(transforms)
+        return AugmentedDataset(dataset, augmentation, self.num_classes, self.derived, self.seed)
+
+    def _collate(self, dataset: SampleSource) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
+        return Collate(dataset.ignore_index)
+
     def _loader(
         self, dataset: SampleSource, transforms: Sequence[Any], sampler: Any, batch_size: int
     ) -> DataLoader[dict[str, Any]]:
-        samples = AugmentedDataset(
-            dataset, Augmentation(transforms), self.num_classes, self.derived, self.seed
-        )
+        samples = self._samples(dataset, transforms, training=isinstance(sampler, EpochSampler))
         workers = min(self.num_workers, len(sampler))
         return DataLoader(
             samples,
             batch_size=batch_size,
             sampler=sampler,
-            collate_fn=Collate(dataset.ignore_index),
+            collate_fn=self._collate(dataset),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
