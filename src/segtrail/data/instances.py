@@ -105,9 +105,9 @@ class InstanceAugmentation(Augmentation):
 
 def _visible(objects: Instances, masks: np.ndarray, keep: np.ndarray | None = None) -> Instances:
     """The objects with new masks, without the invisible ones and those not to keep."""
-    seen = np.asarray(masks.any(axis=(1, 2)))
+    seen = np.asarray(masks.any(axis=(1, 2)), bool)
     if keep is not None:
-        seen = seen & keep
+        seen = np.logical_and(seen, keep)
     masks = masks[seen]
     return Instances(masks, objects.labels[seen], boxes_of(masks), objects.iscrowd[seen])
 
@@ -153,7 +153,7 @@ class InstanceSamples(Dataset[dict[str, Any]]):
             image, objects = paste_objects(
                 image, objects, source, _visible(pasted, pasted.masks, chosen), self.min_visible
             )
-        single = _visible(objects, objects.masks, ~objects.iscrowd)
+        single = _visible(objects, objects.masks, np.logical_not(objects.iscrowd))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "targets": {
@@ -200,7 +200,7 @@ def paste_objects(
     rows, columns = min(image.shape[0], source.shape[0]), min(image.shape[1], source.shape[1])
     masks = np.zeros((len(pasted.masks), *image.shape[:2]), bool)
     masks[:, :rows, :columns] = pasted.masks[:, :rows, :columns]
-    over = masks.any(axis=0)
+    over = np.asarray(masks.any(axis=0), bool)
     image = image.copy()
     image[over] = source[:rows, :columns][over[:rows, :columns]]
     left = objects.masks & ~over

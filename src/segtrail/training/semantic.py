@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +14,12 @@ from torchmetrics import MeanMetric
 
 from segtrail.metrics import confusion as metrics
 from segtrail.models.base import Output, SegmentationModel
+from segtrail.tracking.names import class_metric
+from segtrail.training.module import SegmentationModule
 from segtrail.training.normalize import Normalize
 
 
-class SemanticModule(pl.LightningModule):
+class SemanticModule(SegmentationModule):
     """Trains and evaluates a :class:`SegmentationModel`.
 
     Args:
@@ -45,11 +46,7 @@ class SemanticModule(pl.LightningModule):
         ignore_index: int,
         channels_last: bool = False,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
+        super().__init__(model, loss, optimizer, scheduler)
         self.ignore_index = ignore_index
         self.binary = len(class_names) == 1
         # A binary run predicts two ids, background and the class.
@@ -63,8 +60,6 @@ class SemanticModule(pl.LightningModule):
                 len(self.class_names), ignore_index
             )
             self.evaluation_losses[f"split_{split}"] = MeanMetric(nan_strategy="ignore")
-        self.test_split = "test"  # what the test loop evaluates; evaluate.py chooses another
-        self.config_yaml = ""  # travels in checkpoints, so that they can be rebuilt without the run folder
         self.channels_last = channels_last
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -102,57 +97,10 @@ class SemanticModule(pl.LightningModule):
         """(B, C, H, W) logits to (B, H, W) int64 class ids; one logit means class 1 where it is positive."""
         return (logits[:, 0] > 0).long() if self.binary else logits.argmax(1)
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and getattr(self.loss, "class_counts_wanted", False):
-            self.loss.set_class_counts(self.trainer.datamodule.class_counts())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segtrail"] = {
-            "config": self.config_yaml,
-            "class_names": list(self.class_names),
-            "palette": self.palette.tolist(),
-            "ignore_index": self.ignore_index,
-        }
-
     # -- training ----------------------------------------------------------------------------------
 
-    def on_train_epoch_start(self) -> None:
-        if hasattr(self.loss, "set_epoch"):
-            self.loss.set_epoch(self.current_epoch, self.trainer.max_epochs or 0)
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        terms = self.losses(self(batch), batch)
-        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-        if self._logs_this_step(batch_idx):
-            self._log_training(total, terms)
-        return total
-
-    def _logs_this_step(self, batch_idx: int) -> bool:
-        """Whether this batch ends an optimizer step that is logged: most steps never touch the loggers."""
-        trainer = self.trainer
-        accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
-        return not accumulates and trainer.global_step % trainer.log_every_n_steps == 0
-
-    def _log_training(self, total: Tensor, terms: Mapping[str, Tensor]) -> None:
-        names = ["train/loss"]
-        values = [total.detach()]
-        if len(terms) > 1:
-            names += [f"train/loss/{name}" for name in terms]
-            values += [term.detach() for term in terms.values()]
-        reduced = self.trainer.strategy.reduce(torch.stack(values).float(), reduce_op="mean")
-        logged = dict(zip(names, reduced.tolist(), strict=True))
-        logged["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        logged["train/epoch"] = float(self.current_epoch)
-        for logger in self.loggers:
-            logger.log_metrics(logged, step=self.global_step)
-        self.log("train/loss", logged["train/loss"], prog_bar=True, logger=False)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.model, self.model.encoder_parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer, total_steps)}
+        return self.total(self.losses(self(batch), batch), batch_idx)
 
     # -- evaluation --------------------------------------------------------------------------------
 
@@ -204,7 +152,7 @@ class SemanticModule(pl.LightningModule):
         }
         # A class that is in neither target nor prediction has no IoU to log.
         values |= {
-            f"{split}/IoU/{name}": value
+            class_metric(split, "IoU", name): value
             for name, value in zip(self.class_names, per_class.tolist(), strict=True)
             if not np.isnan(value)
         }
