@@ -6,17 +6,18 @@ import gzip
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import cv2
 import numpy as np
 
-from segtrail.data.datasets.base import SPLITS, OnError, SegmentationDataset
+from segtrail.data.cache import cache_folder
+from segtrail.data.datasets.base import SPLITS, Common, SegmentationDataset
 from segtrail.data.files import read_image
+from segtrail.data.objects import connected_objects
 from segtrail.data.types import ClassTable, DataError, Instances
 
 RECIPE = 1  # part of the cache key: raise it whenever build() changes what it makes
@@ -45,9 +46,8 @@ class EarthDataset(SegmentationDataset):
         class_names: null, or the names as :meth:`class_table` gives them.
         chip_size: height and width of a chip in pixels of about 7 km.
         lakes: ``void`` ignores lakes; ``class`` makes them a rare fifth class.
-        instances: connected pieces of land, ice and lake as objects.
         ignore_index: value of void pixels.
-        on_error, limit_samples: see :class:`SegmentationDataset`.
+        common: see :class:`SegmentationDataset`; the objects are connected pieces of land, ice and lake.
     """
 
     def __init__(
@@ -58,10 +58,8 @@ class EarthDataset(SegmentationDataset):
         class_names: list[str] | None = None,
         chip_size: int = 128,
         lakes: Literal["void", "class"] = "void",
-        instances: bool = False,
         ignore_index: int = VOID,
-        on_error: OnError = "raise",
-        limit_samples: int | None = None,
+        **common: Unpack[Common],
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"earth has no split {split!r}; it has {', '.join(SPLITS)}")
@@ -80,9 +78,7 @@ class EarthDataset(SegmentationDataset):
             ignore_index=ignore_index,
             ids=[chip["id"] for chip in chips],
             records=[chip["index"] for chip in chips],
-            on_error=on_error,
-            limit_samples=limit_samples,
-            instances=instances,
+            **common,
         )
 
     @classmethod
@@ -102,30 +98,6 @@ class EarthDataset(SegmentationDataset):
 
     def read_instances(self, record: int) -> Instances:
         return connected_objects(self.read_mask(record), range(2, len(self.class_names)), smallest=16)
-
-
-def connected_objects(mask: np.ndarray, class_ids: range, smallest: int) -> Instances:
-    """Connected pieces (8 neighbors) of the given classes with at least ``smallest`` pixels."""
-    masks, labels, boxes = [], [], []
-    for class_id in class_ids:
-        count, pieces, stats, _ = cv2.connectedComponentsWithStats((mask == class_id).astype(np.uint8))
-        for piece in range(1, count):
-            x, y, width, height, area = stats[piece]
-            if area >= smallest:
-                masks.append(pieces == piece)
-                labels.append(class_id)
-                boxes.append((x, y, x + width, y + height))
-    return Instances(
-        np.array(masks, bool).reshape(-1, *mask.shape),
-        np.array(labels, np.int64),
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.zeros(len(masks), bool),
-    )
-
-
-def cache_folder() -> Path:
-    """``$SEGTRAIL_CACHE``, or ``~/.cache/segtrail``."""
-    return Path(os.environ.get("SEGTRAIL_CACHE") or "~/.cache/segtrail").expanduser()
 
 
 def _cached(root: Path, chip_size: int) -> Path:

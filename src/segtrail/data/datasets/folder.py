@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from segtrail.data.datasets.base import OnError, SegmentationDataset, require_folder
+from segtrail.data.datasets.base import Common, SegmentationDataset, require_folder
 from segtrail.data.discovery import Scheme, find_scheme
-from segtrail.data.files import Exif, read_image
 from segtrail.data.layout import Layout, SplitBy
 from segtrail.data.masks import BinaryMasks, ColorMasks, IndexMasks
 from segtrail.data.pairing import Pair
@@ -45,8 +44,7 @@ class FolderDataset(SegmentationDataset):
         csv: table with the columns image, mask, split, below ``root``.
         val_fraction, test_fraction, seed: of the seeded fraction.
         group: regular expression on the id; samples with equal match stay in one split.
-        exif: see :data:`segtrail.data.files.Exif`.
-        ignore_index, on_error, limit_samples: see :class:`SegmentationDataset`.
+        ignore_index, common: see :class:`SegmentationDataset`.
 
     Raises:
         DataError: an image without a mask, no such folder or split, unknown classes.
@@ -72,22 +70,19 @@ class FolderDataset(SegmentationDataset):
         test_fraction: float = 0.0,
         seed: int = 0,
         group: str | None = None,
-        exif: Exif = "ignore",
         ignore_index: int = 255,
-        on_error: OnError = "raise",
-        limit_samples: int | None = None,
+        **common: Unpack[Common],
     ) -> None:
         folder = require_folder(root)
         layout = Layout(
             folder, images, masks, mask_kind, split_by, csv, val_fraction, test_fraction, seed, group
         )
         pairs, faults = layout.pairs(split)
-        if faults and on_error == "raise":
+        if faults and common.get("on_error", "raise") == "raise":
             raise DataError(faults[0] + (f" ({len(faults)} such files)" if len(faults) > 1 else ""))
         if faults:
             warnings.warn("left out, no partner:\n  " + "\n  ".join(faults), stacklevel=2)
         scheme = find_scheme(layout, class_names, class_file, void_classes, void_values)
-        self._exif = exif
         self._read_mask = _reader(scheme, void_values, reduce_zero_label, threshold, ignore_index)
         super().__init__(
             split=split,
@@ -95,8 +90,7 @@ class FolderDataset(SegmentationDataset):
             ignore_index=ignore_index,
             ids=[pair.id for pair in pairs],
             records=pairs,
-            on_error=on_error,
-            limit_samples=limit_samples,
+            **common,
         )
 
     @classmethod
@@ -118,7 +112,7 @@ class FolderDataset(SegmentationDataset):
         return _layout(require_folder(root), config).splits()
 
     def read_image(self, record: Pair) -> np.ndarray:
-        return read_image(record.image, exif=self._exif)
+        return self.load(record.image)
 
     def read_mask(self, record: Pair) -> np.ndarray:
         return self._read_mask(record.mask)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
 
-from segtrail.data.datasets.base import SPLITS, OnError, SegmentationDataset
+from segtrail.data.datasets.base import SPLITS, Common, SegmentationDataset
+from segtrail.data.objects import boxes_of
 from segtrail.data.types import ClassTable, DataError, Instances, Sample
 
 FORMS = ("disk", "square", "triangle", "ring", "star", "cross")
@@ -31,9 +32,8 @@ class ShapesDataset(SegmentationDataset):
         max_objects: every picture has 1 to that many objects.
         noise: standard deviation of the pixel noise, of 255.
         seed: another seed, other pictures.
-        instances: return the objects too.
         ignore_index: never occurs in the masks.
-        on_error, limit_samples: see :class:`SegmentationDataset`.
+        common: see :class:`SegmentationDataset`; the objects are exact.
     """
 
     def __init__(
@@ -47,10 +47,8 @@ class ShapesDataset(SegmentationDataset):
         max_objects: int = 4,
         noise: float = 12.0,
         seed: int = 0,
-        instances: bool = False,
         ignore_index: int = 255,
-        on_error: OnError = "raise",
-        limit_samples: int | None = None,
+        **common: Unpack[Common],
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"shapes has no split {split!r}; it has {', '.join(SPLITS)}")
@@ -67,12 +65,10 @@ class ShapesDataset(SegmentationDataset):
         super().__init__(
             split=split,
             classes=self.class_table(num_classes=num_classes, class_names=class_names),
-            ignore_index=ignore_index,
             ids=[f"{split}-{index:05d}" for index in range(count)],
             records=range(count),
-            on_error=on_error,
-            limit_samples=limit_samples,
-            instances=instances,
+            ignore_index=ignore_index,
+            **common,
         )
 
     @classmethod
@@ -99,7 +95,7 @@ class ShapesDataset(SegmentationDataset):
     def splits(cls, **config: Any) -> tuple[str, ...]:
         return SPLITS
 
-    def __getitem__(self, index: int) -> Sample:
+    def read(self, index: int) -> Sample:
         image, mask, objects = self._draw(self.records[index])
         return Sample(image, mask, self.ids[index], objects if self.instances else None)
 
@@ -140,16 +136,6 @@ class ShapesDataset(SegmentationDataset):
                 np.zeros(len(visible), bool),
             ),
         )
-
-
-def boxes_of(masks: np.ndarray) -> np.ndarray:
-    """(N, 4) float32 xyxy boxes, right and bottom exclusive, of (N, H, W) masks; zeros if empty."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(rows):
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
 
 
 def _form(form: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
