@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.datamodule import SegmentationDataModule
-from segtrail.data.datasets.shapes import boxes_of
 from segtrail.data.detections import encode
+from segtrail.data.objects import boxes_of
 from segtrail.data.pipeline import SampleSource
 from segtrail.data.sampler import EpochSampler
 from segtrail.data.types import DataError, Instances, Sample
