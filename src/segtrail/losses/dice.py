@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from segtrail.losses.region import RegionLoss
-from segtrail.losses.regions import Regions
+from segtrail.losses.region import RegionLoss, Regions, ratio
+from segtrail.losses.statistics import Statistics
 
 
 class DiceLoss(RegionLoss):
@@ -30,9 +29,24 @@ class DiceLoss(RegionLoss):
         self.squared = squared
         self.log_cosh = log_cosh
         self.smooth = smooth
+        if squared:
+            self.needs = frozenset({"false_squares"})
 
-    def per_class(self, sums: Regions) -> Tensor:
-        size = sums.predicted + sums.labelled
-        tiny = torch.finfo(size.dtype).tiny
-        loss = (size - 2 * sums.intersection) / (size + self.smooth).clamp(min=tiny)
+    def regions(self, statistics: Statistics) -> Regions:
+        if not self.squared:
+            return super().regions(statistics)
+        # sum p^2 + N - 2 I = sum over the others of p^2 + sum over the class of (1 - p)^2
+        true = statistics.true_probability
+        false_squares = statistics.false_squares
+        assert false_squares is not None
+        return Regions(
+            statistics.by_label(true),
+            false_squares,
+            statistics.by_label((1 - true).square()),
+            statistics.labelled(),
+        )
+
+    def per_class(self, counts: Regions) -> Tensor:
+        errors = counts.false_positives + counts.false_negatives
+        loss = ratio(errors, 2 * counts.intersection + errors + self.smooth)
         return loss.cosh().log() if self.log_cosh else loss

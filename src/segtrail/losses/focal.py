@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segtrail.losses.base import Loss, masked_mean
-from segtrail.losses.cross_entropy import pixel_cross_entropy
+from segtrail.losses.base import masked_mean
+from segtrail.losses.statistics import Statistics, StatisticsLoss
 
 
-class FocalLoss(Loss):
+class FocalLoss(StatisticsLoss):
     """Mean over the valid pixels of ``-alpha_y (1 - p_y)^gamma log p_y`` (Lin et al., 2017).
 
     p is the softmax; with one channel or multi-label it is the sigmoid, as in the paper.
@@ -22,6 +22,7 @@ class FocalLoss(Loss):
             [1 - alpha, alpha] (binary only), or None.
     """
 
+    needs = frozenset({"cross_entropy"})
     alpha: Tensor | None
 
     def __init__(
@@ -38,11 +39,12 @@ class FocalLoss(Loss):
             alpha = [1 - alpha, alpha]
         self.register_buffer("alpha", None if alpha is None else torch.as_tensor(list(alpha)).float())
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
-        entropy = pixel_cross_entropy(logits, labels)
+    def of(self, statistics: Statistics) -> Tensor:
+        entropy = statistics.cross_entropy
+        assert entropy is not None
         # 1 - p without cancellation; the floor keeps the power's derivative finite for gamma < 1
-        wrong = (-torch.expm1(-entropy)).clamp(min=torch.finfo(logits.dtype).tiny)
+        wrong = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).tiny)
         values = wrong.pow(self.gamma) * entropy
         if self.alpha is not None:
-            values = values * self.alpha.to(logits.dtype)[labels]
-        return masked_mean(values, valid)
+            values = values * self.alpha.to(values.dtype)[statistics.labels]
+        return masked_mean(values, statistics.valid)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segtrail.losses.base import Loss
-from segtrail.losses.regions import regions
+from segtrail.losses.statistics import Statistics, StatisticsLoss
 
 
-class MCCLoss(Loss):
+class MCCLoss(StatisticsLoss):
     """1 - Matthews' correlation coefficient of soft counts (Abhishek and Hamarneh, 2021).
 
     Multi-class is the coefficient's own generalization, R_K (Gorodkin, 2004), which for two classes
@@ -24,29 +23,35 @@ class MCCLoss(Loss):
         eps: added to numerator and denominator, both as shares of V^2.
     """
 
+    needs = frozenset({"false_positives"})
+
     def __init__(self, ignore_index: int | None = 255, per_image: bool = False, eps: float = 1e-7) -> None:
         super().__init__(ignore_index)
         self.per_image = per_image
         self.eps = eps
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
-        sums = regions(logits, labels, valid)
-        if labels.ndim == logits.ndim:
-            pixels = valid.sum((2, 3))
-        else:
-            pixels = valid.sum((1, 2)).unsqueeze(1)
+    def of(self, statistics: Statistics) -> Tensor:
+        false_positives = statistics.false_positives
+        assert false_positives is not None
+        intersection = statistics.by_label(statistics.true_probability)
+        predicted, labelled, pixels = (
+            intersection + false_positives,
+            statistics.labelled(),
+            statistics.pixels(),
+        )
         if not self.per_image:
-            sums, pixels = sums.over_batch(), pixels.sum(0, keepdim=True)
+            intersection, predicted, labelled, pixels = (
+                x.sum(0, keepdim=True) for x in (intersection, predicted, labelled, pixels)
+            )
         intersection, predicted, labelled = (
-            x / pixels.clamp(min=1) for x in (sums.intersection, sums.predicted, sums.labelled)
+            x / pixels.clamp(min=1) for x in (intersection, predicted, labelled)
         )
         covariance = intersection - predicted * labelled
         spread_p, spread_n = predicted * (1 - predicted), labelled * (1 - labelled)
-        if labels.ndim != logits.ndim:  # one problem of C classes rather than C of two
-            covariance, spread_p, spread_n = (
-                x.sum(1, keepdim=True) for x in (covariance, spread_p, spread_n)
-            )
-        tiny = torch.finfo(logits.dtype).tiny ** 0.5
+        if not statistics.independent:  # one problem of C classes rather than C of two
+            covariance = covariance.sum(1, keepdim=True)
+            spread_p, spread_n = spread_p.sum(1, keepdim=True), spread_n.sum(1, keepdim=True)
+        tiny = torch.finfo(covariance.dtype).tiny ** 0.5
         deviation = spread_p.clamp(min=tiny).sqrt() * spread_n.clamp(min=tiny).sqrt()
         losses = 1 - (covariance + self.eps) / (deviation + self.eps)
         occupied = (pixels > 0).to(losses.dtype)

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segtrail.losses.base import Loss
-from segtrail.losses.regions import Regions, regions
+from segtrail.losses.statistics import Statistics, StatisticsLoss
 
 
-class RegionLoss(Loss):
+class Regions(NamedTuple):
+    """Soft counts of each image (or of the batch) and class, (B, C) or (1, C).
+
+    Attributes:
+        intersection: sum of p_c over the class's pixels.
+        false_positives: sum of p_c (or p_c^2) over the other pixels.
+        false_negatives: sum of 1 - p_c over the class's pixels.
+        labelled: number of the class's pixels.
+    """
+
+    intersection: Tensor
+    false_positives: Tensor
+    false_negatives: Tensor
+    labelled: Tensor
+
+
+class RegionLoss(StatisticsLoss):
     """Mean over the classes of a loss of the class's region, by :meth:`per_class`.
 
     Args:
@@ -20,11 +36,11 @@ class RegionLoss(Loss):
         absent: what a class does that has no pixel in the image (or batch): ``skip`` leaves it out of
             the mean, ``count`` keeps it in, so that predicting it costs.
         class_weights: one weight a class for a weighted mean, or None.
-        include_background: whether class 0 counts (multi-class and multi-label).
+        include_background: whether class 0 counts (not asked of a single channel).
     """
 
+    needs = frozenset({"false_positives"})
     class_weights: Tensor | None
-    squared: bool = False
 
     def __init__(
         self,
@@ -43,26 +59,42 @@ class RegionLoss(Loss):
         weights = None if class_weights is None else torch.as_tensor(list(class_weights)).float()
         self.register_buffer("class_weights", weights)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
-        return self.of_regions(regions(logits, labels, valid, squared=self.squared), valid)
-
-    def of_regions(self, sums: Regions, valid: Tensor) -> Tensor:
-        """The loss of given sums per image and class."""
-        occupied = valid.flatten(1).any(1)
+    def of(self, statistics: Statistics) -> Tensor:
+        pixels = statistics.pixels()
+        counts = self.regions(statistics)
         if not self.per_image:
-            sums = sums.over_batch()
-            occupied = occupied.any(0, keepdim=True)
-        weights = occupied[:, None].to(sums.labelled.dtype).expand_as(sums.labelled)
+            pixels = pixels.sum(0, keepdim=True)
+            counts = Regions(*(x.sum(0, keepdim=True) for x in counts))
+        weights = (pixels > 0).to(pixels.dtype).expand_as(counts.labelled)
+        if self.absent == "skip":
+            weights = weights * (counts.labelled > 0)
         if self.class_weights is not None:
             weights = weights * self.class_weights
-        if self.absent == "skip":
-            weights = weights * (sums.labelled > 0)
         if not self.include_background and weights.shape[1] > 1:
             weights = torch.cat([torch.zeros_like(weights[:, :1]), weights[:, 1:]], 1)
-        total = weights.sum(1)
-        means = (self.per_class(sums) * weights).sum(1) / torch.where(total == 0, 1, total)
-        return means.sum() / occupied.sum().clamp(min=1)
+        images = (weights.sum(1) > 0).sum().clamp(min=1)
+        return self.mean(counts, weights).sum() / images
 
-    def per_class(self, sums: Regions) -> Tensor:
-        """Loss of each image (or the batch) and class, from its sums."""
+    def regions(self, statistics: Statistics) -> Regions:
+        """Soft counts of each image and class."""
+        true = statistics.true_probability
+        false_positives = statistics.false_positives
+        assert false_positives is not None
+        return Regions(
+            statistics.by_label(true), false_positives, statistics.by_label(1 - true), statistics.labelled()
+        )
+
+    def mean(self, counts: Regions, weights: Tensor) -> Tensor:
+        """Weighted mean over the classes for each image (or the batch), 0 where all weights are."""
+        total = weights.sum(1)
+        return (self.per_class(counts) * weights).sum(1) / torch.where(total == 0, 1, total)
+
+    def per_class(self, counts: Regions) -> Tensor:
+        """Loss of each image (or the batch) and class."""
         raise NotImplementedError
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Quotient that is 0, with no gradient, where the denominator is 0."""
+    empty = denominator == 0
+    return torch.where(empty, 0, numerator) / torch.where(empty, 1, denominator)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from segtrail.losses.region import RegionLoss
-from segtrail.losses.regions import Regions
+from segtrail.losses.region import RegionLoss, Regions, ratio
 
 
 class TverskyLoss(RegionLoss):
@@ -41,12 +39,9 @@ class TverskyLoss(RegionLoss):
         self.gamma = gamma
         self.smooth = smooth
 
-    def per_class(self, sums: Regions) -> Tensor:
-        errors = self.alpha * (sums.predicted - sums.intersection) + self.beta * (
-            sums.labelled - sums.intersection
-        )
-        tiny = torch.finfo(errors.dtype).tiny
-        loss = errors / (sums.intersection + errors + self.smooth).clamp(min=tiny)
+    def per_class(self, counts: Regions) -> Tensor:
+        errors = self.alpha * counts.false_positives + self.beta * counts.false_negatives
+        loss = ratio(errors, counts.intersection + errors + self.smooth)
         if self.gamma == 1:
             return loss
         return loss.clamp(min=1e-7) ** self.gamma  # the power's slope is infinite at 0 for gamma < 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from segtrail.losses.base import Loss
+from segtrail.losses.base import Loss, at_least_float32, split_void
+from segtrail.losses.statistics import StatisticsLoss, statistics
 
 
 class LinearRamp:
@@ -33,7 +35,7 @@ class LinearRamp:
 
 
 class WeightedSum(Loss):
-    """Weighted sum of losses.
+    """Weighted sum of losses; those that are functions of the same statistics share one pass.
 
     Args:
         losses: the terms by name; a null term is left out.
@@ -68,15 +70,25 @@ class WeightedSum(Loss):
         return {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
 
     def forward(self, logits: Tensor, target: Tensor, **derived: Tensor) -> Tensor:
-        return sum(self.parts(logits, target, **derived).values(), start=logits.new_zeros(()).float())
+        return torch.stack(list(self.parts(logits, target, **derived).values())).sum()
 
     def parts(self, logits: Tensor, target: Tensor, **derived: Tensor) -> dict[str, Tensor]:
         """The weighted terms by their names."""
-        return {
-            name: self.weights[name]
-            * loss(logits, target, **{key: derived[key] for key in loss.derived if key in derived})
-            for name, loss in self.terms.items()
-        }
+        shared = {name: loss for name, loss in self.terms.items() if isinstance(loss, StatisticsLoss)}
+        if len({loss.ignore_index for loss in shared.values()}) > 1 or len(shared) == 1:
+            shared = {}
+        values = {}
+        if shared:
+            labels, valid = split_void(logits, target, next(iter(shared.values())).ignore_index)
+            needs = frozenset().union(*(loss.needs for loss in shared.values()))
+            with torch.autocast(logits.device.type, enabled=False):
+                found = statistics(at_least_float32(logits), labels, valid, needs)
+                values = {name: loss.of(found) for name, loss in shared.items()}
+        for name, loss in self.terms.items():
+            if name not in shared:
+                given = {key: derived[key] for key in loss.derived if key in derived}
+                values[name] = loss(logits, target, **given)
+        return {name: self.weights[name] * values[name] for name in self.terms}
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
         """Moves the weights along their schedules."""
