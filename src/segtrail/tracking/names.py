@@ -17,6 +17,8 @@ TRAIN_IMAGES_PER_SECOND = "train/images_per_second"
 TRAIN_EPOCH = "train/epoch"
 
 COMMAND_LINE = "environment/command_line"
+WORKING_DIRECTORY = "environment/working_directory"
+PYTHON = "environment/python"
 GIT_COMMIT = "environment/git/commit"
 GIT_DIRTY = "environment/git/dirty"
 GIT_DIFF = "environment/git/diff"
@@ -47,7 +49,8 @@ def parameter(group: str, key: str) -> str:
 
 
 def train_loss_part(part: str) -> str:
-    return f"{TRAIN_LOSS}/{part}"
+    # not under train/loss itself: a Neptune attribute cannot also be a namespace
+    return f"{TRAIN_LOSS}_parts/{part}"
 
 
 def metric(split: str, name: str) -> str:
