@@ -7,8 +7,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-VOID_COLOR = (224, 224, 224)
-"""Color of pixels without a class; no palette of this module holds a gray."""
+VOID_COLOR = (224, 224, 192)
+"""Color of pixels without a class, as in PASCAL VOC."""
 
 # Okabe & Ito, "Color Universal Design" (2008), without black; neighbors in the order differ most.
 OKABE_ITO = (

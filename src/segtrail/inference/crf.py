@@ -1,0 +1,139 @@
+"""Fully connected CRF: moves the borders of a segmentation to the edges of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from segtrail.inference.lattice import PermutohedralLattice, weighted_sums
+
+
+class DenseCRF:
+    """Mean-field inference in a fully connected CRF with Gaussian edge potentials.
+
+    Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+    Potentials" (2011), with Potts compatibility and symmetric normalization: every pixel is drawn
+    to the classes of its neighbors (smoothness) and of pixels of similar color near and far
+    (appearance). The defaults are those of DeepLab v2.
+
+    Args:
+        iterations: mean-field updates.
+        pos_w: weight of the smoothness kernel, 0 leaves it out.
+        pos_xy: its standard deviation in pixels.
+        bi_w: weight of the appearance kernel, 0 leaves it out.
+        bi_xy: its standard deviation in pixels.
+        bi_rgb: its standard deviation in color levels of 0..255.
+        prune: classes that reach this probability at no pixel of an image get probability 0 there,
+            which saves their time; 0 keeps all.
+
+    Raises:
+        ValueError: a weight is negative, or a deviation or the number of iterations not positive.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 10,
+        pos_w: float = 3.0,
+        pos_xy: float = 1.0,
+        bi_w: float = 4.0,
+        bi_xy: float = 67.0,
+        bi_rgb: float = 3.0,
+        prune: float = 0.0,
+    ) -> None:
+        positive = {"iterations": iterations, "pos_xy": pos_xy, "bi_xy": bi_xy, "bi_rgb": bi_rgb}
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"the CRF's {name} must be positive, got {value}")
+        for name, value in {"pos_w": pos_w, "bi_w": bi_w, "prune": prune}.items():
+            if value < 0:
+                raise ValueError(f"the CRF's {name} must not be negative, got {value}")
+        self.iterations = iterations
+        self.pos_w, self.pos_xy = pos_w, pos_xy
+        self.bi_w, self.bi_xy, self.bi_rgb = bi_w, bi_xy, bi_rgb
+        self.prune = prune
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor:
+        """Refines class probabilities.
+
+        Args:
+            image: (B, 3, H, W) uint8 RGB, as the camera saw it: neither normalized nor augmented.
+            probabilities: (B, C, H, W) float; C = 1 is the probability of class 1 of two.
+
+        Returns:
+            (B, C, H, W) float32 marginals.
+
+        Raises:
+            ValueError: the image is not uint8, or shapes differ.
+        """
+        batch, classes, height, width = probabilities.shape
+        if image.dtype != torch.uint8 or image.shape != (batch, 3, height, width):
+            raise ValueError(
+                f"the CRF needs the uint8 image of shape {(batch, 3, height, width)}, "
+                f"got {image.dtype} of {tuple(image.shape)}"
+            )
+        if classes == 1:
+            both = torch.cat([1 - probabilities, probabilities], dim=1)
+            return self(image, both)[:, 1:]
+        kept = self._kept(probabilities)  # (B, C)
+        columns = kept.any(0).nonzero().squeeze(1)
+        unary = probabilities[:, columns].float().clamp(min=1e-5).log()
+        unary.masked_fill_(~kept[:, columns, None, None], -torch.inf)
+        points = unary.permute(0, 2, 3, 1).reshape(-1, len(columns))  # (B H W, C')
+        marginals = mean_field(points.contiguous(), self._kernels(image), self.iterations)
+        result = torch.zeros_like(probabilities, dtype=torch.float32)
+        result[:, columns] = marginals.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+        return result
+
+    def _kept(self, probabilities: Tensor) -> Tensor:
+        peak = probabilities.amax((2, 3))
+        return (peak >= self.prune) | (peak == peak.amax(1, keepdim=True))
+
+    def _kernels(self, image: Tensor) -> list[tuple[float, PermutohedralLattice]]:
+        batch, _, height, width = image.shape
+        y = torch.arange(height, device=image.device, dtype=torch.float32)
+        x = torch.arange(width, device=image.device, dtype=torch.float32)
+        place = torch.stack(torch.meshgrid(y, x, indexing="ij")).flip(0)  # (2, H, W): x, y
+        place = place.expand(batch, -1, -1, -1)
+        kernels = []
+        if self.pos_w:
+            features = place / self.pos_xy
+            kernels.append((self.pos_w, PermutohedralLattice(_as_points(features))))
+        if self.bi_w:
+            features = torch.cat([place / self.bi_xy, image.float() / self.bi_rgb], dim=1)
+            kernels.append((self.bi_w, PermutohedralLattice(_as_points(features))))
+        return kernels
+
+
+def mean_field(
+    unary: Tensor, kernels: Sequence[tuple[float, PermutohedralLattice]], iterations: int
+) -> Tensor:
+    """Iterates Q = softmax(unary + sum of weight * kernel(Q)).
+
+    Args:
+        unary: (P, C) log-probabilities of the points.
+        kernels: weights and lattices over the same points.
+        iterations: number of updates.
+
+    Returns:
+        (P, C) marginals.
+    """
+    marginals = unary.softmax(1)
+    if not kernels:
+        return marginals
+    sizes = [lattice.num_vertices for _, lattice in kernels]
+    # All lattices are read in one pass over the points.
+    corners = torch.cat([lattice.corners + sum(sizes[:k]) for k, (_, lattice) in enumerate(kernels)], dim=1)
+    weights = torch.cat([lattice.slice_weights * weight for weight, lattice in kernels], dim=1)
+    for _ in range(iterations):
+        at_vertices = torch.cat([lattice.splat_and_blur(marginals) for _, lattice in kernels])
+        message = weighted_sums(at_vertices, corners, weights)
+        torch.softmax(message.add_(unary), 1, out=marginals)
+    return marginals
+
+
+def _as_points(features: Tensor) -> Tensor:
+    """(B, d, H, W) to (B, H W, d)."""
+    return features.flatten(2).transpose(1, 2)
