@@ -24,7 +24,7 @@ def draw_instances(
     palette: np.ndarray | None = None,
     *,
     opacity: float = 0.45,
-    min_side: int = 480,
+    min_side: int = 640,
 ) -> np.ndarray:
     """Draws objects with colors by class or, without a palette, by object.
 
