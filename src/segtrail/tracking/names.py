@@ -87,6 +87,27 @@ def sample_confidence(sample_id: str) -> str:
     return f"{_sample(sample_id)}/confidence"
 
 
+def sample_picture(sample_id: str) -> str:
+    """Image series over global steps: objects drawn over their photograph, for clients without our UI."""
+    return f"{_sample(sample_id)}/picture"
+
+
+def sample_objects(sample_id: str) -> str:
+    """File (JSON), once a run: the objects of the truth, as in :func:`sample_detections`."""
+    return f"{_sample(sample_id)}/objects"
+
+
+def sample_detections(sample_id: str, step: int) -> str:
+    """File (JSON): the objects found at a global step.
+
+    ``{"size": [height, width], "step": ..., "classes": [{"id", "name", "color": [r, g, b]}], "objects":
+    [{"category_id", "bbox": [x, y, width, height], "score", "segmentation": {"size", "counts"}}]}``;
+    the masks are COCO's compressed run-length encodings, the scores fall. Objects of the truth have
+    ``iscrowd`` and ``area`` instead of a score.
+    """
+    return f"{_sample(sample_id)}/detections/{step}"
+
+
 def histograms(step: int, namespace: str = WEIGHTS) -> str:
     """File: the histograms of all layers at a global step (see :mod:`segtrail.tracking.histogram`)."""
     return f"{namespace}/histograms/{step}"
