@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,36 +13,50 @@ from segtrail.data.types import DataError
 
 
 class IndexMasks:
-    """Values are class ids, after an optional table.
+    """Values stand for class ids.
 
     Args:
-        values: value in the file of each class id.
-        void: values in the file that mean void.
+        table: class id of each value in the file; empty if they are the same.
+        void: values in the file that mean void; ``ignore_index`` always does.
         ignore_index: what void becomes.
-        reduce_zero_label: 0 is void and every value is one more than the class's, as in ADE20K.
+        reduce_zero_label: 0 is void and every value is one more than in ``table``, as in ADE20K.
     """
 
     def __init__(
         self,
+        table: Mapping[int, int],
         *,
-        values: Sequence[int],
-        void: Sequence[int] = (),
+        void: Iterable[int] = (),
         ignore_index: int = 255,
         reduce_zero_label: bool = False,
     ) -> None:
-        table = {value: index for index, value in enumerate(values)}
+        table = dict(table)
         if reduce_zero_label:
             table = {value + 1: index for value, index in table.items()} | {0: ignore_index}
-        table.update(dict.fromkeys(void, ignore_index))
-        self._table = {value: index for value, index in table.items() if value != index}
-        small = all(0 <= index < 256 for index in self._table.values())
-        self._lookup: np.ndarray = np.arange(256, dtype=np.uint8 if small else np.int32)
-        for value, index in self._table.items():
+        table = {ignore_index: ignore_index} | table | dict.fromkeys(void, ignore_index)
+        moved = {value for value, index in table.items() if value != index}
+        # Where an id moves, a value that the table does not name could pass for another class.
+        self._strict = any(table[value] != ignore_index for value in moved) or any(
+            value in table.values() for value in moved
+        )
+        self._table, self._moves = table, bool(moved)
+        small = all(0 <= index < 256 for index in table.values())
+        self._unknown = next((index for index in range(255, -1, -1) if index not in table.values()), -1)
+        self._lookup: np.ndarray = np.arange(
+            256, dtype=np.uint8 if small and self._unknown >= 0 else np.int32
+        )
+        if self._strict:
+            self._lookup[:] = self._unknown
+        for value, index in table.items():
             if 0 <= value < 256:
                 self._lookup[value] = index
 
     def __call__(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 or int32 class ids; values that the table does not name stay as they are."""
+        """(H, W) uint8 or int32 class ids.
+
+        Raises:
+            DataError: a color mask, or a value that the table does not name.
+        """
         labels = read_labels(path)
         if labels.ndim == 3:
             if not is_grey(labels):
@@ -50,15 +64,21 @@ class IndexMasks:
                     f"{path}: a color mask where class ids were expected; set dataset.mask_kind=color"
                 )
             labels = labels[..., 0].copy()
-        return self.map(labels)
-
-    def map(self, labels: np.ndarray) -> np.ndarray:
-        """Apply the table to raw values."""
-        if not self._table:
+        if not self._moves:
             return labels
+        mapped = self._map(labels)
+        if self._strict and (mapped == self._unknown).any():
+            value = int(labels[mapped == self._unknown][0])
+            raise DataError(
+                f"{path}: mask has the value {value} in {int((labels == value).sum())} pixels, which stands "
+                f"for no class; fix the mask or the class table"
+            )
+        return mapped
+
+    def _map(self, labels: np.ndarray) -> np.ndarray:
         if labels.dtype == np.uint8:
             return cv2.LUT(labels, self._lookup) if self._lookup.dtype == np.uint8 else self._lookup[labels]
-        mapped = labels.copy()
+        mapped = np.full(labels.shape, self._unknown, np.int32) if self._strict else labels.copy()
         for value, index in self._table.items():
             mapped[labels == value] = index
         return mapped
@@ -68,10 +88,11 @@ class ColorMasks:
     """RGB colors stand for classes.
 
     Args:
-        colors: (K, 3) uint8, in id order.
+        colors: (K, 3) uint8.
         void: colors that mean void.
         ignore_index: what void becomes.
         names: what to call the classes in messages.
+        ids: class id of each color; its position if None.
     """
 
     def __init__(
@@ -80,6 +101,7 @@ class ColorMasks:
         void: Sequence[Sequence[int]] = (),
         ignore_index: int = 255,
         names: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
     ) -> None:
         small = len(colors) <= 254 and 0 <= ignore_index <= 255
         self._unknown = 254 if small and ignore_index == 255 else 255 if small else -(2**31)
@@ -88,7 +110,7 @@ class ColorMasks:
         self._colors, self._names = np.asarray(colors, np.int64), list(names)
         for color in void:
             self._lookup[_packed(np.array(color))] = ignore_index
-        self._lookup[_packed(self._colors)] = np.arange(len(colors))
+        self._lookup[_packed(self._colors)] = np.arange(len(colors)) if ids is None else ids
 
     def __call__(self, path: Path) -> np.ndarray:
         """(H, W) class ids.

@@ -21,7 +21,10 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
 
 
 def make_instances(
-    masks: Sequence[np.ndarray], labels: Sequence[int], iscrowd: Sequence[bool], size: Sequence[int]
+    masks: Sequence[np.ndarray] | np.ndarray,
+    labels: Sequence[int],
+    iscrowd: Sequence[bool],
+    size: Sequence[int],
 ) -> Instances:
     """Objects from one mask each; ``size`` (height, width) matters where there are none."""
     stacked = np.array(masks, bool).reshape(-1, *size)

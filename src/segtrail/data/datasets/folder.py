@@ -149,12 +149,12 @@ def _reader(
     if scheme.kind == "binary":
         return BinaryMasks(threshold)
     if scheme.kind == "color":
-        colors = [entry.color for entry in (*scheme.void,) if entry.color]
-        void_colors = [*colors, *(value for value in void_values if not isinstance(value, int))]
+        void_colors: list[Sequence[int]] = [entry.color for entry in scheme.void if entry.color]
+        void_colors += [value for value in void_values if not isinstance(value, int)]
         return ColorMasks(scheme.table.palette, void_colors, ignore_index, scheme.table.names)
     void_ids = [entry.value for entry in scheme.void]
     return IndexMasks(
-        values=[entry.value for entry in scheme.entries],
+        {entry.value: index for index, entry in enumerate(scheme.entries)},
         void=[*void_ids, *(value for value in void_values if isinstance(value, int))],
         ignore_index=ignore_index,
         reduce_zero_label=reduce_zero_label,
