@@ -103,6 +103,8 @@ def _told(run: Callable[[], Any]) -> Any:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if os.environ.get("SEGTRAIL_TRACEBACK"):  # for those who want to see where it came from
+        return run()
     try:
         return run()
     except (ConfigError, DataError) as error:
@@ -129,7 +131,7 @@ def _train(config: DictConfig) -> float | None:
     if config.run_dir is None:
         with open_dict(config):
             config.run_dir = HydraConfig.get().runtime.output_dir
-    config = finish(config)
+    config = finish(config, HydraConfig.get().runtime.choices)
     from segtrail.training.run import train as run
 
     return run(config)

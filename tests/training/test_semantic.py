@@ -69,7 +69,7 @@ def test_a_checkpoint_rebuilds_the_run(tmp_path: Path) -> None:
 def test_a_checkpoint_that_does_not_fit_is_told_in_one_line(tmp_path: Path) -> None:
     fit(tmp_path / "run")
     with pytest.raises(CheckpointError, match="does not fit the model") as error:
-        load_run(tmp_path / "run", **{"dataset.num_classes": 6, "dataset.class_names": list("abcdef")})
+        load_run(tmp_path / "run", **{"model.num_classes": 6})
     assert "\n" not in str(error.value)
     (tmp_path / "other.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from segtrail.config.check import ConfigError
 from segtrail.config.compose import _dataset_arguments, _dataset_class
@@ -42,7 +44,7 @@ class Experiment:
         augmentation = self.config.augmentation
         return make(
             self.config.loader,
-            dataset=make(self.config.dataset, _partial_=True),
+            dataset=make_later(self.config.dataset),
             splits=_dataset_class(self.config).splits(**_dataset_arguments(self.config)),  # type: ignore[attr-defined]
             num_classes=self.config.num_classes,
             train_transforms=make(augmentation.get("train")) or [],
@@ -76,16 +78,20 @@ class Experiment:
             ignore_index=config.ignore_index,
             channels_last=config.channels_last,
         )
-        module.config_yaml = OmegaConf.to_yaml(config)
+        module.config_yaml = OmegaConf.to_yaml(config, resolve=True)
         if config.compile:
             module.model.compile()  # in place: the names in the state dict stay as they are
         return module
 
     @cached_property
     def callbacks(self) -> list[pl.Callback]:
-        """Lightning callbacks, in the config's order; null nodes are left out."""
-        nodes = self.config.callbacks or {}
-        return [make(node) for node in nodes.values() if node is not None]
+        """Lightning callbacks in the config's order, without null nodes and what the trainer forbids."""
+        found = [make(node) for node in (self.config.callbacks or {}).values() if node is not None]
+        if not self.config.trainer.get("enable_progress_bar", True):
+            found = [callback for callback in found if not isinstance(callback, ProgressBar)]
+        if not self.config.trainer.get("enable_checkpointing", True):
+            found = [callback for callback in found if not isinstance(callback, Checkpoint)]
+        return found
 
     @cached_property
     def tracker(self) -> Any:
@@ -109,16 +115,30 @@ def make(node: Any, **given: Any) -> Any:
     if isinstance(node, ListConfig):
         return [make(item) for item in node]
     try:
-        return instantiate(node, **given, _convert_="all")
+        if not given:
+            return instantiate(node, _convert_="all")
+        # Given to the call itself: as a config value Hydra would copy and inspect it.
+        return instantiate(node, _partial_=True, _convert_="all")(**given)
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError | OSError | ImportError | LookupError):
-            where = node._get_full_key(None)
-            message = str(cause) or type(cause).__name__
-            raise ConfigError(f"{where}: {message.splitlines()[0]}") from cause
-        if cause is not None:
-            raise cause from None
-        raise
+        _refuse(node, error.__cause__ or error)
+    except REFUSALS as error:
+        _refuse(node, error)
+
+
+def make_later(node: DictConfig) -> Callable[..., Any]:
+    """Returns a factory that makes the node's object from further keyword arguments."""
+    return instantiate(node, _partial_=True, _convert_="all")
+
+
+# What constructors raise when they do not like their arguments.
+REFUSALS = (ValueError, TypeError, OSError, ImportError, LookupError, MisconfigurationException)
+
+
+def _refuse(node: DictConfig, cause: BaseException) -> NoReturn:
+    if isinstance(cause, REFUSALS):
+        message = str(cause).strip() or type(cause).__name__
+        raise ConfigError(f"{node._get_full_key(None)}: {message.splitlines()[0]}") from cause
+    raise cause
 
 
 def build(config: DictConfig) -> Experiment:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -49,14 +50,25 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictCo
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
-            config = hydra.compose(config_name, overrides=list(overrides))
+            config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error, overrides)) from error
-    return finish(config) if config_name == "train" else config
+    choices = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+    if config_name != "train":
+        return config
+    if config.run_dir is None:
+        config.run_dir = f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}-{choices['model']}-{choices['loss']}"
+    return finish(config, choices)
 
 
-def finish(config: DictConfig) -> DictConfig:
+def finish(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
     """Completes a composed training config with what its data tells, and checks it.
+
+    Args:
+        config: as composed; changed in place.
+        choices: the chosen option of each config group.
 
     Raises:
         ConfigError: one line for each mistake.
@@ -65,6 +77,8 @@ def finish(config: DictConfig) -> DictConfig:
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:  # a user's own classes beside their config
         sys.path.insert(0, working_directory)
+    if config.name is None:
+        config.name = f"{choices['model']}-{choices['loss']}"
     with open_dict(config):
         if config.dataset.get("class_names", ()) is None:
             config.dataset.class_names = ["unknown"]  # lets the check of the other keys go first

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 class TrainConfig:
     """Keys of ``conf/train.yaml``; what each means is said there."""
 
+    name: str | None = None
     seed: int = 0
     class_names: Any = MISSING
     num_classes: int = MISSING

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -222,7 +222,8 @@ def _of_class(node: ast.ClassDef, module: str) -> Signature | None:
         parents = [parent for parent in bases if parent is not None]
         if len(parents) != 1 or len(bases) != 1 or parents[0].open:
             return own
-        return Signature({**parents[0].parameters, **own.parameters}, False)
+        inherited = {name: replace(p, required=False) for name, p in parents[0].parameters.items()}
+        return Signature({**inherited, **own.parameters}, False)  # the subclass may give some itself
     if decorators & {"dataclass", "dataclasses.dataclass"}:
         fields = [
             item
@@ -230,8 +231,8 @@ def _of_class(node: ast.ClassDef, module: str) -> Signature | None:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         ]
         own_fields = {f.target.id: Parameter(_text(f.annotation), f.value is None) for f in fields}  # type: ignore[union-attr]
-        inherited = bases[0].parameters if bases and bases[0] is not None else {}
-        return Signature({**inherited, **own_fields}, False)
+        of_base = bases[0].parameters if bases and bases[0] is not None else {}
+        return Signature({**of_base, **own_fields}, False)
     if not bases:
         return Signature({}, False)
     return bases[0]

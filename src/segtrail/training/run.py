@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segtrail.config.build import Experiment, build
 
@@ -41,7 +41,7 @@ def train(config: DictConfig) -> float | None:
     experiment = build(config)
     trainer, module, datamodule = experiment.trainer, experiment.module, experiment.datamodule
     if trainer.is_global_zero:
-        (Path(config.run_dir) / "config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+        (Path(config.run_dir) / "config.yaml").write_text(module.config_yaml, encoding="utf-8")
     trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
     best = trainer.checkpoint_callback
     best_path = getattr(best, "best_model_path", "")

@@ -1,0 +1,65 @@
+"""Every architecture with every loss: two optimizer steps and a validation, through the run's own path."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import segtrail
+from segtrail.config.compose import config_folder
+
+MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in (config_folder() / "loss").glob("*.yaml"))
+SEMANTIC = [name for name in MODELS if not name.startswith("mask_rcnn")]
+
+# the smallest that each architecture takes
+SMALL = {
+    "dpt": ["model.encoder_name=tu-vit_tiny_patch16_224"],
+    "segformer": ["model.encoder_name=mit_b0"],
+}
+
+
+def test_the_walk_finds_the_configs() -> None:
+    assert len(SEMANTIC) >= 12
+    assert len(LOSSES) >= 8
+
+
+@pytest.mark.parametrize("model", SEMANTIC)
+def test_every_loss_trains_the_model(model: str, tmp_path: Path) -> None:
+    shared = None
+    for loss in LOSSES:
+        config = segtrail.compose(
+            [
+                f"model={model}",
+                *SMALL.get(model, []),
+                f"loss={loss}",
+                "dataset=shapes",
+                "dataset.num_samples={train: 4, val: 1, test: 1}",
+                "dataset.size=64",
+                "augmentation=none",
+                "loader.batch_size=2",
+                "loader.num_workers=0",
+                "trainer=debug",
+                "trainer.accelerator=cpu",
+                "trainer.enable_progress_bar=false",
+                "trainer.enable_checkpointing=false",
+                "tracker=none",
+                "callbacks=none",
+                f"run_dir={tmp_path}",
+            ]
+        )
+        torch.manual_seed(0)
+        experiment = segtrail.build(config)
+        if shared is None:
+            shared = experiment.model
+        else:  # built once: the losses are what differs
+            experiment.__dict__["model"] = shared
+        before = [p.detach().clone() for p in shared.parameters()]
+        experiment.trainer.fit(experiment.module, datamodule=experiment.datamodule)
+        assert experiment.trainer.global_step == 2, f"{model} x {loss}"
+        metrics = experiment.trainer.callback_metrics
+        assert torch.isfinite(metrics["train/loss"]), f"{model} x {loss}"
+        assert torch.isfinite(metrics["val/loss"]), f"{model} x {loss}"
+        assert 0 <= metrics["val/mIoU"] <= 1, f"{model} x {loss}"
+        changed = [not torch.equal(a, b) for a, b in zip(before, shared.parameters(), strict=True)]
+        assert any(changed), f"{model} x {loss} moved no weight"
