@@ -8,12 +8,12 @@ import numpy as np
 
 from segtrail.tracking.histogram import Histogram
 
-MOST_ROWS = 80
+MOST_ROWS = 48
 _COLUMNS = 121
 
 
 def draw_histograms(histograms: Mapping[str, Histogram], title: str) -> np.ndarray:
-    """Draws weight matrices and kernels (not biases and norms) from input to output.
+    """Draws layers from input to output; of more than ``MOST_ROWS`` an even selection.
 
     Left, each row is the distribution of one layer in units of its own largest magnitude, brightness
     growing with the share of values; right, that largest magnitude on a logarithmic axis.
@@ -28,8 +28,7 @@ def draw_histograms(histograms: Mapping[str, Histogram], title: str) -> np.ndarr
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    layers = [(name, h) for name, h in histograms.items() if name.endswith("weight") and h.counts.any()]
-    layers = layers or [(name, h) for name, h in histograms.items() if h.counts.any()]
+    layers = [(name, h) for name, h in histograms.items() if h.counts.any()]
     if len(layers) > MOST_ROWS:  # evenly thinned, first and last kept
         layers = [layers[i] for i in np.linspace(0, len(layers) - 1, MOST_ROWS).round().astype(int)]
     if not layers:
@@ -38,30 +37,35 @@ def draw_histograms(histograms: Mapping[str, Histogram], title: str) -> np.ndarr
     density = np.stack([_resample(h) for _, h in layers])
     extent = [max(abs(h.low), abs(h.high)) for _, h in layers]
 
-    figure = Figure(figsize=(9, 1.3 + 0.17 * rows), dpi=100, facecolor="white")
+    height = 1.3 + 0.17 * rows  # inches
+    figure = Figure(figsize=(9, height), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [4, 1], "wspace": 0.03})
+    bottom, top = 0.55 / height, 1 - 0.5 / height
+    left = figure.add_axes((0.27, bottom, 0.54, top - bottom))
+    right = figure.add_axes((0.845, bottom, 0.135, top - bottom))
     left.imshow(
         density, aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest", extent=(-1, 1, rows, 0)
     )
     left.axvline(0, color="white", linewidth=0.6, alpha=0.5)
-    left.set_yticks(np.arange(rows) + 0.5, [_short(name) for name, _ in layers], fontsize=6)
     left.set_xticks([-1, -0.5, 0, 0.5, 1])
     left.set_xlabel("value / largest magnitude of the layer", fontsize=8)
-    right.barh(np.arange(rows) + 0.5, extent, height=0.8, color="#b5367a")
-    if max(extent) > 0:
-        right.set_xscale("log")
+    for row, (name, _) in enumerate(layers):  # text is drawn several times faster than axis ticks
+        left.text(-1.02, row + 0.5, _short(name), fontsize=6, ha="right", va="center")
+    decades = np.log10(np.maximum(extent, 1e-12))
+    floor, ceiling = np.floor(decades.min()), np.ceil(decades.max() + 1e-9)
+    right.barh(np.arange(rows) + 0.5, decades - floor, left=floor, height=0.8, color="#b5367a")
+    ticks = np.unique(np.linspace(floor, ceiling, 3).round())
+    right.set_xticks(ticks, [f"$10^{{{int(tick)}}}$" for tick in ticks])
+    right.set_xlim(floor, ceiling)
+    right.set_ylim(rows, 0)
     right.set_xlabel("largest magnitude", fontsize=8)
     for axes in (left, right):
+        axes.yaxis.set_visible(False)
         axes.tick_params(axis="x", labelsize=7)
-        axes.tick_params(axis="y", length=0)
         axes.spines[:].set_visible(False)
     right.grid(axis="x", color="#dddddd", linewidth=0.5)
     right.set_axisbelow(True)
-    figure.suptitle(title, fontsize=10, x=0.5, y=1 - 0.25 / (1.3 + 0.17 * rows))
-    figure.subplots_adjust(
-        left=0.27, right=0.98, top=1 - 0.5 / (1.3 + 0.17 * rows), bottom=0.55 / (1.3 + 0.17 * rows)
-    )
+    figure.suptitle(title, fontsize=10, x=0.54, y=1 - 0.25 / height)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 

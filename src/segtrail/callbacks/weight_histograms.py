@@ -41,21 +41,26 @@ class WeightHistograms(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not (self._is_due(trainer) and trainer.is_global_zero):
             return
-        self._log(trainer, compute_histograms(_model(pl_module).named_parameters()), names.WEIGHTS)
+        model = _model(pl_module)
+        self._log(trainer, model, compute_histograms(model.named_parameters()), names.WEIGHTS)
         if self._gradients:
-            self._log(trainer, self._gradients, names.GRADIENTS)
+            self._log(trainer, model, self._gradients, names.GRADIENTS)
             self._gradients = {}
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         return bool(trackers(trainer)) and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _log(self, trainer: pl.Trainer, histograms: Mapping[str, Histogram], namespace: str) -> None:
+    def _log(
+        self, trainer: pl.Trainer, model: nn.Module, histograms: Mapping[str, Histogram], namespace: str
+    ) -> None:
         step = trainer.global_step
         for tracker in trackers(trainer):
             tracker.log_histograms(histograms, step, namespace)
         if self.figure:
+            shapes = {name: p.ndim for name, p in model.named_parameters()}
+            matrices = {name: h for name, h in histograms.items() if shapes[name] > 1}
             title = f"{namespace} at step {step} (epoch {trainer.current_epoch})"
-            picture = draw_histograms(histograms, title)
+            picture = draw_histograms(matrices or histograms, title)
             for tracker in trackers(trainer):
                 tracker.log_image(names.histogram_figure(namespace), picture, step)
 
@@ -92,10 +97,12 @@ def compute_histograms(tensors: Iterable[tuple[str, Tensor]], bins: int = BINS) 
 def _histogram_row(values: Tensor, bins: int) -> Tensor:
     values = values.float()
     if values.device.type == "cpu":
-        values = values[values.isfinite()]
-        if not values.numel():
-            return torch.zeros(bins + 2, dtype=torch.int32)
         low, high = torch.aminmax(values)
+        if not (low.isfinite() and high.isfinite()):
+            values = values[values.isfinite()]
+            if not values.numel():
+                return torch.zeros(bins + 2, dtype=torch.int32)
+            low, high = torch.aminmax(values)
         if low == high:  # as numpy does, for a constant
             low, high = low - 0.5, high + 0.5
         counts = torch.histc(values, bins, low.item(), high.item())
