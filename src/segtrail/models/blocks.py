@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrail.models.norm import BatchNorm2d
-
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool = True) -> Tensor:
     """Bilinear interpolation of (B, C, h, w) to ``size``, corners aligned as in the papers' code."""
@@ -25,7 +23,7 @@ class ConvNormReLU(nn.Sequential):
         padding = dilation * (kernel_size // 2)
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
-            BatchNorm2d(out_channels),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 

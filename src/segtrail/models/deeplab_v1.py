@@ -11,6 +11,7 @@ from segtrail.models.base import Output, SegmentationModel
 from segtrail.models.blocks import resize
 from segtrail.models.checkpoint import load_checkpoint
 from segtrail.models.encoder_weights import load_encoder_weights
+from segtrail.models.norm import tolerate_single_values
 
 
 class DeepLabV1(SegmentationModel):
@@ -62,6 +63,7 @@ class DeepLabV1(SegmentationModel):
             nn.Dropout(dropout),
             classify,
         )
+        tolerate_single_values(self)
         if checkpoint:
             load_checkpoint(self, checkpoint)
 

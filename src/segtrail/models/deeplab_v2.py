@@ -12,6 +12,7 @@ from segtrail.models.base import Output, SegmentationModel
 from segtrail.models.blocks import resize
 from segtrail.models.checkpoint import load_checkpoint
 from segtrail.models.encoder import build_encoder
+from segtrail.models.norm import tolerate_single_values
 
 
 class SummedPyramid(nn.ModuleList):
@@ -70,6 +71,7 @@ class DeepLabV2(SegmentationModel):
         self.scale_weight = scale_weight
         self.freeze_norm = freeze_norm
         self.pyramid = SummedPyramid(self.encoder.out_channels[-1], num_classes, atrous_rates)
+        tolerate_single_values(self)
         if checkpoint:
             load_checkpoint(self, checkpoint)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from segtrail.models.encoder_weights import Normalization, load_encoder_weights
-from segtrail.models.norm import tolerate_single_values
 
 # what building third-party networks raises where their arguments do not fit
 BUILD_ERRORS = (ValueError, KeyError, RuntimeError, TypeError, AttributeError, NotImplementedError)
@@ -45,7 +44,6 @@ def build_encoder(
         raise ValueError(
             f"encoder_name={name} cannot be built with output stride {output_stride}: {first_line(error)}"
         ) from error
-    tolerate_single_values(encoder)
     size = 64
 
     def run(image: Tensor) -> list[Tensor]:

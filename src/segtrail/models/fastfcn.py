@@ -13,6 +13,7 @@ from segtrail.models.encoder import build_encoder, nearest
 from segtrail.models.fastfcn_names import PUBLISHED_NAMES
 from segtrail.models.heads import ASPPHead, EncNetHead, FCNHead, PSPHead
 from segtrail.models.jpu import JPU, JPUX
+from segtrail.models.norm import tolerate_single_values
 
 HEADS = ("fcn", "encnet", "psp", "aspp")
 UPSAMPLINGS = ("jpu", "jpu_x", "none")
@@ -84,6 +85,7 @@ class FastFCN(SegmentationModel):
         else:
             self.head = {"fcn": FCNHead, "psp": PSPHead, "aspp": ASPPHead}[head](width, num_classes)
         self.auxiliary_head = FCNHead(channels[1], num_classes) if auxiliary_weight else None
+        tolerate_single_values(self)
         if checkpoint:
             load_checkpoint(self, checkpoint, PUBLISHED_NAMES[head])
 

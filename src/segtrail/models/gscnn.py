@@ -19,7 +19,7 @@ from segtrail.models.checkpoint import load_checkpoint
 from segtrail.models.encoder import build_encoder
 from segtrail.models.gscnn_losses import dual_task_loss, edge_attention_loss, edge_loss
 from segtrail.models.gscnn_names import PUBLISHED_NAMES
-from segtrail.models.norm import BatchNorm2d
+from segtrail.models.norm import tolerate_single_values
 from segtrail.models.wide_resnet import WideResNet38
 
 
@@ -32,11 +32,11 @@ class GatedConv(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.attention = nn.Sequential(
-            BatchNorm2d(channels + 1),
+            nn.BatchNorm2d(channels + 1),
             nn.Conv2d(channels + 1, channels + 1, 1),
             nn.ReLU(),
             nn.Conv2d(channels + 1, 1, 1),
-            BatchNorm2d(1),
+            nn.BatchNorm2d(1),
             nn.Sigmoid(),
         )
         self.convolve = nn.Conv2d(channels, channels, 1, bias=False)
@@ -180,6 +180,7 @@ class GatedSCNN(SegmentationModel):
             ConvNormReLU(width, width, 3),
             nn.Conv2d(width, num_classes, 1, bias=False),
         )
+        tolerate_single_values(self)
         if checkpoint:
             load_checkpoint(self, checkpoint, PUBLISHED_NAMES)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from segtrail.models.blocks import ConvNormReLU, resize
-from segtrail.models.norm import BatchNorm2d
 
 
 class SeparableBranch(nn.Sequential):
@@ -53,7 +52,7 @@ class JPU(nn.Module):
         super().__init__()
         self.reduce = nn.ModuleList(ConvNormReLU(channels, width, 3) for channels in in_channels)
         self.branches = nn.ModuleList(
-            SeparableBranch(3 * width, width, dilation, BatchNorm2d) for dilation in (1, 2, 4, 8)
+            SeparableBranch(3 * width, width, dilation, nn.BatchNorm2d) for dilation in (1, 2, 4, 8)
         )
         self.out_channels = 4 * width
 

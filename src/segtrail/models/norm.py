@@ -1,28 +1,34 @@
-"""Batch normalization that survives a batch with one value per channel."""
+"""Batch normalization of a batch with one value per channel."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization that uses its running statistics where a batch has none.
+def tolerate_single_values(network: nn.Module) -> None:
+    """Lets every batch normalization use its running statistics where a batch has none.
 
     Global pooling leaves one value per channel and image; a training batch of one image (often the
     last of an epoch) then has no variance, for which torch raises an error.
     """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-        return super().forward(input)
-
-
-def tolerate_single_values(network: nn.Module) -> None:
-    """Gives the plain batch normalizations of a third-party network this behavior, in place."""
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = BatchNorm2d
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(_leave_training)
+            module.register_forward_hook(_return_to_training)
+
+
+def _single(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    return inputs[0].numel() == inputs[0].shape[1]
+
+
+def _leave_training(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if module.training and _single(module, inputs):
+        module.training = False
+        module.single_value = True  # type: ignore[assignment]
+
+
+def _return_to_training(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if getattr(module, "single_value", False):
+        module.training, module.single_value = True, False

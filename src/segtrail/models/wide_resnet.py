@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segtrail.models.norm import BatchNorm2d
-
 
 def _norm(channels: int) -> nn.Sequential:
-    return nn.Sequential(BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 class PreActivationBlock(nn.Module):
