@@ -27,8 +27,11 @@ class Blobs:
     def __init__(self, url: str, **options: Any) -> None:
         self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         self.local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
-        if self.local:
-            Path(self.root, "tmp").mkdir(parents=True, exist_ok=True)
+        # Where uploads are collected: on the same file system as a local store, so that a rename ends them.
+        self.staging = (
+            Path(self.root, "tmp") if self.local else Path(tempfile.gettempdir(), "segtrail-uploads")
+        )
+        self.staging.mkdir(parents=True, exist_ok=True)
 
     def path(self, key: str) -> str:
         """Returns where the blob `key` is.
@@ -92,8 +95,7 @@ class BlobWriter:
         self.blobs = blobs
         self.size = 0
         self._digest = hashlib.sha256()
-        folder = Path(blobs.root, "tmp") if blobs.local else Path(tempfile.gettempdir())
-        self._path = folder / uuid.uuid4().hex
+        self._path = blobs.staging / uuid.uuid4().hex
         self._file = self._path.open("wb")
 
     def write(self, part: bytes) -> None:

@@ -107,8 +107,9 @@ class Database:
             .returning(counters.c.value)
         )
         change = connection.scalar(bump)
-        update = containers.update().where(containers.c.pk.in_(pks))
-        connection.execute(update.values(change=change, **values))
+        if pks:
+            update = containers.update().where(containers.c.pk.in_(pks))
+            connection.execute(update.values(change=change, **values))
 
     def resolve(self, connection: sa.Connection) -> Callable[[str], int | None]:
         """Returns a function that gives the id of an attribute path, None where there is none."""

@@ -140,6 +140,8 @@ class Follower:
             )
             known = self.target.source(directory.name)
         assert known is not None
+        if not known[0]:
+            return None  # its run was deleted
         _, oplog.version, place = known
         oplog.file, _, offset = place.rpartition(":")
         oplog.offset = int(offset or 0)

@@ -10,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from segtrail.server.nql import AGGREGATES, SYSTEM, Resolve, compile_query
+from segtrail.server.operations import Attribute
+from segtrail.server.rows import to_row
 from segtrail.server.schema import attributes, containers, paths, projects
 
 _PART = 1000
@@ -60,6 +62,7 @@ _READ: dict[str, Callable[[Any], dict[str, Any]]] = {
         "count": r[6],
     },
 }
+_STATES = ("experimentState",)
 _NAMES = ("container", "path", "type", "num", "text", "extra", "n", "last_step", "min", "max", "mean", "m2")
 _COLUMNS = [attributes.c[name] for name in _NAMES]
 
@@ -198,3 +201,11 @@ def path_names(connection: sa.Connection, numbers: set[int]) -> dict[int, str]:
         query = sa.select(paths.c.id, paths.c.path).where(paths.c.id.in_(wanted[first : first + _PART]))
         found.update((row[0], row[1]) for row in connection.execute(query))
     return found
+
+
+def describe(attribute: Attribute) -> dict[str, Any]:
+    """Describes one attribute as lists of runs do."""
+    if attribute.type in _STATES:
+        return {"type": attribute.type, "value": attribute.value}
+    row = to_row(0, 0, attribute)
+    return _READ[attribute.type]([row[name] for name in _NAMES])

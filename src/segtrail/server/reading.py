@@ -101,13 +101,15 @@ class Reader(Database):
         ``last_step``, ``min``, ``max``, ``mean``, ``variance``.
         """
         with self.read() as connection:
-            pk = self.container(connection, run_id).pk
-            now = now_ms()
+            container = self.container(connection, run_id)
+            pk, now = container.pk, now_ms()
             row = connection.execute(sa.select(*system_columns(now)).where(containers.c.pk == pk)).one()
             found = {
                 path: Attribute(path, value["type"], value["value"])
                 for path, value in system_values(row, now).items()
             }
+            if container.kind == "project":
+                del found["sys/trashed"]
             stored = connection.execute(sa.select(attributes).where(attributes.c.container == pk)).all()
             names = path_names(connection, {row.path for row in stored})
             found.update((names[row.path], rows.from_row(names[row.path], row)) for row in stored)

@@ -148,7 +148,6 @@ batches = sa.Table(
     Column("session", String(64), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("series", Text, nullable=False),
-    Column("errors", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

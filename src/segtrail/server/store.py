@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -23,14 +22,14 @@ from segtrail.server.operations import (
     OperationError,
     parse,
 )
-from segtrail.server.reading import Reader
 from segtrail.server.replay import Replay
-from segtrail.server.schema import artifacts, containers, projects, sources, upsert
+from segtrail.server.schema import containers, projects, sources, upsert
+from segtrail.server.transfers import Transfers
 
 __all__ = ["ConflictError", "NotFoundError", "RunsPage", "Store", "now_ms"]
 
 
-class Store(Reader):
+class Store(Transfers):
     """Reads and writes runs. Safe to use from many threads, and from many processes.
 
     ``Store.open(folder_or_url)`` opens one; what it can read is documented in
@@ -50,6 +49,7 @@ class Store(Reader):
         if not workspace or not short or "/" in short:
             raise ValueError(f"a project is named workspace/name, got {name!r:.200}")
         now = now_ms()
+        ids = self._intern(["sys/name", "sys/visibility", "sys/tags", "sys/group_tags"])
         with self.write() as connection:
             taken = set(
                 connection.scalars(sa.select(projects.c.key).where(projects.c.workspace == workspace))
@@ -82,7 +82,14 @@ class Store(Reader):
                     visibility=visibility,
                 )
             )
-            self.touch(connection, [pk])
+            first = [
+                Attribute("sys/name", "string", short),
+                Attribute("sys/visibility", "string", visibility),
+                Attribute("sys/tags", "stringSet", []),
+                Attribute("sys/group_tags", "stringSet", []),
+            ]
+            rows.save(connection, int(pk or 0), ids, first)
+            self.touch(connection, [int(pk or 0)])
         return str(container["id"])
 
     def ensure_project(self, name: str) -> str:
@@ -123,7 +130,7 @@ class Store(Reader):
             ConflictError: the `sys_id` is taken.
         """
         first = dict(attributes or {})
-        ids = self._intern(first)
+        ids = self._intern([*first, "sys/name"])
         with self.write() as connection:
             owner = self.project_row(connection, project)
             same = [containers.c.id == run_id] if run_id else []
@@ -152,13 +159,15 @@ class Store(Reader):
                     connection.rollback()
                     return str(existing)
             prefix = owner.key if parent is None else self.container(connection, parent).sys_id
+            sys_id = sys_id or f"{prefix}-{(number or 2) - 1}"
+            first.setdefault("sys/name", Attribute("sys/name", "string", custom_id or sys_id))
             now = now_ms()
             container = {
                 "id": run_id or str(uuid.uuid4()),
                 "kind": kind,
                 "project": owner.container,
                 "parent": None if parent is None else holder,
-                "sys_id": sys_id or f"{prefix}-{(number or 2) - 1}",
+                "sys_id": sys_id,
                 "custom_id": custom_id,
                 "created": created or now,
                 "modified": created or now,
@@ -278,13 +287,14 @@ class Store(Reader):
         return False
 
     def source(self, directory: str) -> tuple[str, int, str] | None:
-        """Returns the run of an offline directory, the version up to which it is stored, and the place."""
-        query = sa.select(containers.c.id, sources.c.version, sources.c.position).join(
+        """Returns the run of an offline directory ("" if it was deleted), the version up to which it is
+        stored, and the place in the log."""
+        query = sa.select(containers.c.id, sources.c.version, sources.c.position).outerjoin(
             containers, containers.c.pk == sources.c.container
         )
         with self.read() as connection:
             row = connection.execute(query.where(sources.c.directory == directory)).first()
-        return None if row is None else (row.id, row.version, row.position)
+        return None if row is None else (row.id or "", row.version, row.position)
 
     def open_source(
         self, directory: str, origin: str, project: str, custom_id: str | None, created: int, version: int
@@ -319,10 +329,9 @@ class Store(Reader):
 
     def put_artifact(self, run_id: str, hash: str, files: Sequence[Mapping[str, Any]]) -> None:
         """Stores the list of files of an artifact."""
-        with self.write() as connection:
-            row = {"project": self.container(connection, run_id).project, "hash": hash}
-            row |= {"size": sum(file.get("size") or 0 for file in files), "files": json.dumps(list(files))}
-            upsert(connection, artifacts, [row])
+        with self.read() as connection:
+            project = self.container(connection, run_id).project
+        self.save_artifact(project, hash, files)
 
     def ingest(
         self, directory: str, items: Sequence[tuple[int, Any, int]], version: int, place: str
