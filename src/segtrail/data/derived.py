@@ -116,7 +116,9 @@ def _void_to_minus_one(mask: np.ndarray, ignore_index: int) -> np.ndarray:
     return labels
 
 
-def distances(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def distances(
+    labels: np.ndarray, num_classes: int, outside: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the pixels of each class, by one transform for each class that is present.
 
     The distance from inside a region to its outside needs no transform of its own: it is the least of
@@ -125,6 +127,7 @@ def distances(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndar
     Args:
         labels: (H, W) int32 class ids, negative for void.
         num_classes: K.
+        outside: (K, H, W) float32 zeros to write the first result to.
 
     Returns:
         (K, H, W) float32 distance to the nearest pixel of the class, 0 at void pixels and for absent
@@ -132,7 +135,8 @@ def distances(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndar
         there is none.
     """
     void = labels < 0
-    outside = np.zeros((num_classes, *labels.shape), np.float32)
+    if outside is None:
+        outside = np.zeros((num_classes, *labels.shape), np.float32)
     inside = np.full(labels.shape, np.inf, np.float32)
     present = np.flatnonzero(np.bincount(labels[~void], minlength=num_classes))
     for c in present:

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from segtrail.losses.region import RegionLoss, Regions, ratio
-from segtrail.losses.statistics import Statistics
 
 
 class DiceLoss(RegionLoss):
@@ -32,21 +31,8 @@ class DiceLoss(RegionLoss):
         if squared:
             self.needs = frozenset({"false_squares"})
 
-    def regions(self, statistics: Statistics) -> Regions:
-        if not self.squared:
-            return super().regions(statistics)
-        # sum p^2 + N - 2 I = sum over the others of p^2 + sum over the class of (1 - p)^2
-        true = statistics.true_probability
-        false_squares = statistics.false_squares
-        assert false_squares is not None
-        return Regions(
-            statistics.by_label(true),
-            false_squares,
-            statistics.by_label((1 - true).square()),
-            statistics.labelled(),
-        )
-
     def per_class(self, counts: Regions) -> Tensor:
         errors = counts.false_positives + counts.false_negatives
+        # sum p^2 + N - 2 I is the sum of p^2 over the others and of (1 - p)^2 over the class's own pixels
         loss = ratio(errors, 2 * counts.intersection + errors + self.smooth)
         return loss.cosh().log() if self.log_cosh else loss

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segtrail.losses.base import masked_mean
-from segtrail.losses.statistics import Statistics, StatisticsLoss
+from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
 
 class FocalLoss(StatisticsLoss):
@@ -40,8 +40,7 @@ class FocalLoss(StatisticsLoss):
         self.register_buffer("alpha", None if alpha is None else torch.as_tensor(list(alpha)).float())
 
     def of(self, statistics: Statistics) -> Tensor:
-        entropy = statistics.cross_entropy
-        assert entropy is not None
+        entropy = required(statistics.cross_entropy)
         # 1 - p without cancellation; the floor keeps the power's derivative finite for gamma < 1
         wrong = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).tiny)
         values = wrong.pow(self.gamma) * entropy

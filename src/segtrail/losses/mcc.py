@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segtrail.losses.region import Regions, soft_counts
 from segtrail.losses.statistics import Statistics, StatisticsLoss
 
 
@@ -31,21 +32,12 @@ class MCCLoss(StatisticsLoss):
         self.eps = eps
 
     def of(self, statistics: Statistics) -> Tensor:
-        false_positives = statistics.false_positives
-        assert false_positives is not None
-        intersection = statistics.by_label(statistics.true_probability)
-        predicted, labelled, pixels = (
-            intersection + false_positives,
-            statistics.labelled(),
-            statistics.pixels(),
-        )
+        counts = soft_counts(statistics, squared=False)
         if not self.per_image:
-            intersection, predicted, labelled, pixels = (
-                x.sum(0, keepdim=True) for x in (intersection, predicted, labelled, pixels)
-            )
-        intersection, predicted, labelled = (
-            x / pixels.clamp(min=1) for x in (intersection, predicted, labelled)
-        )
+            counts = Regions(*(x.sum(0, keepdim=True) for x in counts))
+        pixels = counts.pixels.clamp(min=1)
+        intersection, labelled = counts.intersection / pixels, counts.labelled / pixels
+        predicted = intersection + counts.false_positives / pixels
         covariance = intersection - predicted * labelled
         spread_p, spread_n = predicted * (1 - predicted), labelled * (1 - labelled)
         if not statistics.independent:  # one problem of C classes rather than C of two
@@ -54,5 +46,5 @@ class MCCLoss(StatisticsLoss):
         tiny = torch.finfo(covariance.dtype).tiny ** 0.5
         deviation = spread_p.clamp(min=tiny).sqrt() * spread_n.clamp(min=tiny).sqrt()
         losses = 1 - (covariance + self.eps) / (deviation + self.eps)
-        occupied = (pixels > 0).to(losses.dtype)
+        occupied = (counts.pixels > 0).to(losses.dtype)
         return (losses * occupied).sum() / occupied.sum().clamp(min=1)

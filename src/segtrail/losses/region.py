@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segtrail.losses.statistics import Statistics, StatisticsLoss
+from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
 
 class Regions(NamedTuple):
@@ -16,15 +16,17 @@ class Regions(NamedTuple):
 
     Attributes:
         intersection: sum of p_c over the class's pixels.
-        false_positives: sum of p_c (or p_c^2) over the other pixels.
-        false_negatives: sum of 1 - p_c over the class's pixels.
+        false_positives: sum of p_c, or p_c^2 where the loss asks for false_squares, over the others.
+        false_negatives: sum of 1 - p_c, or (1 - p_c)^2, over the class's pixels.
         labelled: number of the class's pixels.
+        pixels: number of valid pixels, the same for all classes unless they are independent.
     """
 
     intersection: Tensor
     false_positives: Tensor
     false_negatives: Tensor
     labelled: Tensor
+    pixels: Tensor
 
 
 class RegionLoss(StatisticsLoss):
@@ -60,12 +62,10 @@ class RegionLoss(StatisticsLoss):
         self.register_buffer("class_weights", weights)
 
     def of(self, statistics: Statistics) -> Tensor:
-        pixels = statistics.pixels()
-        counts = self.regions(statistics)
+        counts = soft_counts(statistics, squared="false_squares" in self.needs)
         if not self.per_image:
-            pixels = pixels.sum(0, keepdim=True)
             counts = Regions(*(x.sum(0, keepdim=True) for x in counts))
-        weights = (pixels > 0).to(pixels.dtype).expand_as(counts.labelled)
+        weights = (counts.pixels > 0).to(counts.labelled.dtype).expand_as(counts.labelled)
         if self.absent == "skip":
             weights = weights * (counts.labelled > 0)
         if self.class_weights is not None:
@@ -75,15 +75,6 @@ class RegionLoss(StatisticsLoss):
         images = (weights.sum(1) > 0).sum().clamp(min=1)
         return self.mean(counts, weights).sum() / images
 
-    def regions(self, statistics: Statistics) -> Regions:
-        """Soft counts of each image and class."""
-        true = statistics.true_probability
-        false_positives = statistics.false_positives
-        assert false_positives is not None
-        return Regions(
-            statistics.by_label(true), false_positives, statistics.by_label(1 - true), statistics.labelled()
-        )
-
     def mean(self, counts: Regions, weights: Tensor) -> Tensor:
         """Weighted mean over the classes for each image (or the batch), 0 where all weights are."""
         total = weights.sum(1)
@@ -92,6 +83,20 @@ class RegionLoss(StatisticsLoss):
     def per_class(self, counts: Regions) -> Tensor:
         """Loss of each image (or the batch) and class."""
         raise NotImplementedError
+
+
+def soft_counts(statistics: Statistics, squared: bool) -> Regions:
+    """Soft counts of each image and class."""
+    labelled = statistics.labelled()
+    missed = 1 - statistics.true_probability
+    false_negatives = statistics.by_label(missed)
+    return Regions(
+        labelled - false_negatives,
+        required(statistics.false_squares if squared else statistics.false_positives),
+        statistics.by_label(missed.square()) if squared else false_negatives,
+        labelled,
+        statistics.pixels(),
+    )
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

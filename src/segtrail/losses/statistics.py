@@ -54,7 +54,7 @@ class Statistics:
         return rows.scatter_add(-1, self.labels, values).sum(1)
 
     def labelled(self) -> Tensor:
-        """Number of pixels of each class, (B, C)."""
+        """Number of valid pixels of each class, (B, C)."""
         return self.by_label(torch.ones_like(self.true_probability))
 
     def pixels(self) -> Tensor:
@@ -78,6 +78,13 @@ class StatisticsLoss(Loss):
     def of(self, statistics: Statistics) -> Tensor:
         """The loss, given the statistics of a batch."""
         raise NotImplementedError
+
+
+def required(quantity: Tensor | None) -> Tensor:
+    """A quantity that the loss named in ``needs``."""
+    if quantity is None:
+        raise ValueError("the loss reads a quantity that its `needs` does not name")
+    return quantity
 
 
 def statistics(logits: Tensor, labels: Tensor, valid: Tensor, needs: frozenset[str]) -> Statistics:
@@ -108,8 +115,7 @@ def _by_sigmoid(
 def _by_softmax(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    found = _SoftmaxStatistics.apply(logits, labels, valid, entropy, first, second)
-    return tuple(x if asked else None for x, asked in zip(found, (True, entropy, first, second), strict=True))
+    return _SoftmaxStatistics.apply(logits, labels, valid, entropy, first, second)
 
 
 class _SoftmaxStatistics(torch.autograd.Function):
@@ -134,9 +140,9 @@ class _SoftmaxStatistics(torch.autograd.Function):
     def backward(
         ctx: Any,
         grad_true: Tensor,
-        grad_entropy: Tensor | None,
-        grad_first: Tensor | None,
-        grad_second: Tensor | None,
+        grad_entropy: Tensor,
+        grad_first: Tensor,
+        grad_second: Tensor,
     ) -> tuple[Tensor | None, ...]:
         logits, labels, valid, own, true = ctx.saved_tensors
         entropy, first, second = ctx.options

@@ -34,21 +34,40 @@ class LinearRamp:
         return self.start + (moved if self.end > self.start else -moved)
 
 
+class Balanced:
+    """A weight that makes a term as large as another, in every batch anew, without gradient.
+
+    Args:
+        to: name of the other term.
+        factor: how many times as large.
+    """
+
+    def __init__(self, to: str, factor: float = 1.0) -> None:
+        self.to = to
+        self.factor = factor
+
+    def __call__(self, value: Tensor, reference: Tensor) -> Tensor:
+        value = value.detach()
+        empty = value == 0
+        return torch.where(empty, 0, self.factor * reference.detach() / torch.where(empty, 1, value))
+
+
 class WeightedSum(Loss):
     """Weighted sum of losses; those that are functions of the same statistics share one pass.
 
     Args:
         losses: the terms by name; a null term is left out.
-        weights: by the same names, a number or a :class:`LinearRamp`; 1 where none is given.
+        weights: by the same names, a number, a :class:`LinearRamp` or :class:`Balanced`; 1 where none
+            is given.
 
     Raises:
-        ValueError: no term, or weights of unknown terms.
+        ValueError: no term, weights of unknown terms, or a term balanced to one that is not there.
     """
 
     def __init__(
         self,
         losses: Mapping[str, Loss | None],
-        weights: Mapping[str, float | LinearRamp] | None = None,
+        weights: Mapping[str, float | LinearRamp | Balanced] | None = None,
         ignore_index: int | None = 255,
     ) -> None:
         super().__init__(ignore_index)
@@ -59,8 +78,11 @@ class WeightedSum(Loss):
         if unknown := sorted(set(weights) - set(losses)):
             raise ValueError(f"weights for {', '.join(unknown)}, but the losses are {', '.join(losses)}")
         self.losses = nn.ModuleDict(terms)
-        self.schedules = {name: weights.get(name, 1.0) for name in terms}
-        self.weights = {name: w(0, 1) if callable(w) else float(w) for name, w in self.schedules.items()}
+        self.weights = {name: weights.get(name, 1.0) for name in terms}
+        for name, weight in self.weights.items():
+            if isinstance(weight, Balanced) and weight.to not in terms:
+                raise ValueError(f"{name} is balanced to {weight.to}, but the losses are {', '.join(terms)}")
+        self.epoch = (0, 1)
         self.derived = {key: f for loss in terms.values() for key, f in loss.derived.items()}
         self.class_counts_wanted = any(loss.class_counts_wanted for loss in terms.values())
 
@@ -88,13 +110,19 @@ class WeightedSum(Loss):
             if name not in shared:
                 given = {key: derived[key] for key in loss.derived if key in derived}
                 values[name] = loss(logits, target, **given)
-        return {name: self.weights[name] * values[name] for name in self.terms}
+        return {name: self._weight(name, values) * values[name] for name in self.terms}
+
+    def _weight(self, name: str, values: dict[str, Tensor]) -> float | Tensor:
+        weight = self.weights[name]
+        if isinstance(weight, LinearRamp):
+            return weight(*self.epoch)
+        if isinstance(weight, Balanced):
+            return weight(values[name], values[weight.to])
+        return weight
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
         """Moves the weights along their schedules."""
-        for name, weight in self.schedules.items():
-            if callable(weight):
-                self.weights[name] = weight(epoch, max_epochs)
+        self.epoch = (epoch, max_epochs)
         for loss in self.terms.values():
             loss.set_epoch(epoch, max_epochs)
 

@@ -1,0 +1,40 @@
+"""Cross-entropy of the pixels that are not yet well classified."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from segtrail.losses.base import masked_mean
+from segtrail.losses.statistics import Statistics, StatisticsLoss, required
+
+
+class OHEMLoss(StatisticsLoss):
+    """Mean cross-entropy of the pixels with ``p_y < threshold``, and of the hardest ``min_kept`` at least.
+
+    Online hard example mining (Shrivastava et al., 2016) in the form usual for segmentation.
+
+    Args:
+        threshold: probability of the true class, in (0, 1], from which a pixel is left out.
+        min_kept: number of pixels of a batch that are always kept.
+    """
+
+    needs = frozenset({"cross_entropy"})
+
+    def __init__(
+        self, ignore_index: int | None = 255, threshold: float = 0.7, min_kept: int = 100_000
+    ) -> None:
+        super().__init__(ignore_index)
+        if not 0 < threshold <= 1 or min_kept < 1:
+            raise ValueError("give 0 < threshold <= 1 and min_kept >= 1")
+        self.threshold = threshold
+        self.min_kept = min_kept
+
+    def of(self, statistics: Statistics) -> Tensor:
+        entropy = required(statistics.cross_entropy)
+        ranked = torch.where(statistics.valid, entropy, -1).detach().flatten()
+        last_kept = ranked.topk(min(self.min_kept, len(ranked)), sorted=False).values.amin()
+        hard = entropy > -math.log(self.threshold)
+        return masked_mean(entropy, statistics.valid & (hard | (entropy >= last_kept)))
