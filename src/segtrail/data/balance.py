@@ -27,7 +27,7 @@ def repeat_factors(class_counts: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def rare_class_factors(class_counts: np.ndarray, temperature: float = 0.1) -> np.ndarray:
-    """Repeat factors by pixels: rare-class sampling as in DAFormer, with one mean visit an image.
+    """Repeat factors by pixels: rare-class sampling as in DAFormer, but no image is left out.
 
     A class with a share f of the pixels is drawn with probability proportional to
     exp((1 - f) / temperature), then one of the images that have it (Hoyer, Dai and Van Gool:
@@ -38,7 +38,7 @@ def rare_class_factors(class_counts: np.ndarray, temperature: float = 0.1) -> np
         temperature: small values favor rare classes more.
 
     Returns:
-        (N,) float64 with mean 1.
+        (N,) float64: the probabilities relative to the mean, at least 1.
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it is above 0")
@@ -49,4 +49,4 @@ def rare_class_factors(class_counts: np.ndarray, temperature: float = 0.1) -> np
     chance = np.exp(logits - logits.max())
     chance /= chance.sum()
     weights = (present * (chance / np.maximum(present.sum(axis=0), 1))).sum(axis=1)
-    return weights * len(weights) / weights.sum()
+    return np.maximum(1.0, weights * len(weights) / weights.sum())

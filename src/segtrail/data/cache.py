@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,17 @@ def file_stamp(paths: Sequence[Path]) -> int:
     """Number that changes when a file's size or modification time does; never 0."""
     facts = [(status.st_size, status.st_mtime_ns) for status in (path.stat() for path in paths)]
     return int.from_bytes(hashlib.blake2b(repr(facts).encode(), digest_size=7).digest(), "big") + 1
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array so that a reader sees all of it or nothing; without a place to write, do nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, array)
+        Path(file.name).replace(path)
+    except OSError as error:
+        warnings.warn(f"{path}: not cached ({error.strerror}); set SEGTRAIL_CACHE", stacklevel=2)
 
 
 class SampleCache:

@@ -17,8 +17,9 @@ from segtrail.data.class_files import (
     table_of,
 )
 from segtrail.data.files import read_labels
-from segtrail.data.layout import Layout
-from segtrail.data.masks import is_grey
+from segtrail.data.layout import POLYGON_SUFFIXES, Layout
+from segtrail.data.masks import is_grey, pack_colors
+from segtrail.data.polygons import BACKGROUNDS, labels_of
 from segtrail.data.types import ClassTable, DataError
 
 MOST_COLORS = 64  # a set of masks with more distinct colors was smoothed or compressed
@@ -30,7 +31,7 @@ class Scheme:
     """What the masks of a folder are and what their values mean.
 
     Attributes:
-        kind: ``index``, ``color`` or ``binary``.
+        kind: ``index``, ``color``, ``binary``, ``labelme`` or ``yolo``.
         entries: classes in id order, each with the value or color that stands for it.
         void: further classes of the class file, which are void here.
     """
@@ -69,6 +70,8 @@ def find_scheme(
     if listed is None:
         listed = chosen or classes_of_masks(masks, kind, void_values)
     by_name = {entry.name: entry for entry in listed}
+    if kind in POLYGON_SUFFIXES and not set(BACKGROUNDS) & by_name.keys():
+        by_name = {"background": ClassEntry("background", -1)} | by_name
     for name in [*(entry.name for entry in chosen or ()), *void_classes]:
         if name not in by_name:
             raise DataError(f"{path or layout.root}: no class {name!r}; there are {', '.join(by_name)}")
@@ -116,7 +119,16 @@ def classes_of_masks(
         DataError: more than :data:`MOST_COLORS` colors.
     """
     if kind == "binary":
-        return [ClassEntry("background", 0), ClassEntry("foreground", 1)]
+        return named(["background", "foreground"])
+    if kind == "labelme":
+        drawn: set[str] = set().union(*(labels_of(path) for path in masks))
+        return named(["background", *sorted(drawn - set(BACKGROUNDS))])
+    if kind == "yolo":
+        highest = max(
+            (int(line.split()[0]) for path in masks for line in path.read_text().splitlines() if line),
+            default=0,
+        )
+        return named(["background", *(f"class_{value}" for value in range(highest + 1))])
     if kind == "color":
         return _colors(masks, {tuple(color) for color in void if not isinstance(color, int)})
     highest = 0
@@ -131,8 +143,8 @@ def classes_of_masks(
 def _colors(masks: Sequence[Path], void: set[tuple[int, ...]]) -> list[ClassEntry]:
     colors: set[tuple[int, ...]] = set()
     for path in spread(masks, SCANNED):
-        picture = read_labels(path)
-        colors.update(map(tuple, np.unique(picture.reshape(-1, picture.shape[-1]), axis=0).tolist()))
+        packed = np.unique(pack_colors(read_labels(path))).tolist()
+        colors.update((value >> 16, value >> 8 & 255, value & 255) for value in packed)
         if len(colors) > MOST_COLORS:
             raise DataError(
                 f"{path}: {len(colors)} colors so far, too many for classes; the mask was smoothed or "

@@ -109,8 +109,8 @@ class ColorMasks:
         self._lookup = np.full(1 << 24, self._unknown, np.uint8 if small else np.int32)
         self._colors, self._names = np.asarray(colors, np.int64), list(names)
         for color in void:
-            self._lookup[_packed(np.array(color))] = ignore_index
-        self._lookup[_packed(self._colors)] = np.arange(len(colors)) if ids is None else ids
+            self._lookup[pack_colors(np.array(color))] = ignore_index
+        self._lookup[pack_colors(self._colors)] = np.arange(len(colors)) if ids is None else ids
 
     def __call__(self, path: Path) -> np.ndarray:
         """(H, W) class ids.
@@ -121,7 +121,7 @@ class ColorMasks:
         picture = read_labels(path)
         if picture.ndim == 2:
             raise DataError(f"{path}: an index mask where colors were expected; set dataset.mask_kind=index")
-        packed = _packed(picture)
+        packed = pack_colors(picture)
         labels = self._lookup[packed]
         unknown = labels == self._unknown
         if unknown.any():
@@ -141,7 +141,8 @@ class ColorMasks:
         return labels
 
 
-def _packed(colors: np.ndarray) -> np.ndarray:
+def pack_colors(colors: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 RGB as one int32 each: 0xRRGGBB."""
     wide = colors.astype(np.int32)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 

@@ -15,14 +15,24 @@ from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 
-from segtrail.data.balance import repeat_factors
-from segtrail.data.cache import FORMAT, SampleCache, cache_folder, digest, file_stamp
+from segtrail.data.balance import rare_class_factors, repeat_factors
+from segtrail.data.cache import FORMAT, SampleCache, cache_folder, digest, file_stamp, save_array
 from segtrail.data.files import Exif, read_image
 from segtrail.data.objects import boxes_of
 from segtrail.data.types import ClassTable, DataError, Instances, Sample
 
 OnError = Literal["raise", "skip"]
 SPLITS = ("train", "val", "test")
+
+# Options that do not change what a sample is.
+_FLEETING = (
+    "cache",
+    "cache_gigabytes",
+    "on_error",
+    "repeat",
+    "repeat_threshold",
+    "rare_class_temperature",
+)
 
 
 class Common(TypedDict, total=False):
@@ -35,7 +45,9 @@ class Common(TypedDict, total=False):
     decode_min_side: int | None
     cache: bool | str
     cache_gigabytes: float | None
+    repeat: float
     repeat_threshold: float | None
+    rare_class_temperature: float | None
 
 
 class SegmentationDataset(ABC):
@@ -62,8 +74,11 @@ class SegmentationDataset(ABC):
         cache: keep decoded samples in a memory-mapped file, in this folder, or (true) in
             ``$SEGTRAIL_CACHE/decoded``.
         cache_gigabytes: cap on the size of that file; null leaves a twentieth of the disk free.
-        repeat_threshold: show a training image more often the rarer its rarest class is, see
-            :func:`segtrail.data.balance.repeat_factors`; null shows each once an epoch.
+        repeat: show each training image that often an epoch; a fraction is drawn anew each time.
+        repeat_threshold: show a training image more often the rarer its rarest class is by images, see
+            :func:`segtrail.data.balance.repeat_factors`.
+        rare_class_temperature: the same by pixels, see
+            :func:`segtrail.data.balance.rare_class_factors`.
 
     Raises:
         DataError: no samples, a name twice, or an ``ignore_index`` that is a class id.
@@ -76,6 +91,7 @@ class SegmentationDataset(ABC):
     split: str
     ids: list[str]
     records: Sequence[Any]
+    repeat_factors: np.ndarray | None  # (N,) float64: what the training sampler repeats by
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -100,7 +116,9 @@ class SegmentationDataset(ABC):
         decode_min_side: int | None = None,
         cache: bool | str = False,
         cache_gigabytes: float | None = None,
+        repeat: float = 1.0,
         repeat_threshold: float | None = None,
+        rare_class_temperature: float | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}; it is 'raise' or 'skip'")
@@ -131,9 +149,19 @@ class SegmentationDataset(ABC):
         if cache:
             folder = cache_folder() / "decoded" if cache is True else Path(cache).expanduser()
             self._cache = SampleCache(folder / self._cache_key(), self.ids, cache_gigabytes)
-        self.repeat_factors = None
-        if repeat_threshold is not None and split == "train":
-            self.repeat_factors = repeat_factors(self.class_counts(), repeat_threshold)
+        self.repeat_factors = self._repeats(repeat, repeat_threshold, rare_class_temperature)
+
+    def _repeats(self, times: float, threshold: float | None, temperature: float | None) -> np.ndarray | None:
+        if times < 1:
+            raise ValueError(f"repeat is {times}; it is at least 1 (limit_samples takes fewer)")
+        if self.split != "train" or (times == 1 and threshold is None and temperature is None):
+            return None
+        factors = np.full(len(self), float(times))
+        if threshold is not None:
+            factors *= repeat_factors(self.class_counts(), threshold)
+        if temperature is not None:
+            factors *= rare_class_factors(self.class_counts(), temperature)
+        return factors
 
     @classmethod
     @abstractmethod
@@ -221,7 +249,14 @@ class SegmentationDataset(ABC):
         return mask
 
     def class_counts(self) -> np.ndarray:
-        """Pixels of each class in each mask, (N, max(2, K)) int64; void is not counted."""
+        """Pixels of each class in each mask, (N, max(2, K)) int64; void is not counted.
+
+        Masks are read once; the counts are kept in the cache until a file changes.
+        """
+        stamps = [file_stamp(self.sources(record)) for record in self.records]
+        path = cache_folder() / "class_counts" / f"{digest(self._cache_key(), stamps)}.npy"
+        if path.is_file():
+            return np.load(path)
         classes = max(2, len(self.class_names))
 
         def count(index: int) -> np.ndarray:
@@ -229,13 +264,19 @@ class SegmentationDataset(ABC):
             return np.bincount(mask[mask != self.ignore_index], minlength=classes)[:classes]
 
         with ThreadPoolExecutor(usable_cores()) as pool:
-            return np.array(list(pool.map(count, range(len(self)))), np.int64)
+            counts = np.array(list(pool.map(count, range(len(self)))), np.int64)
+        save_array(path, counts)
+        return counts
 
     def _cache_key(self) -> str:
-        fleeting = ("cache", "cache_gigabytes", "on_error", "repeat_threshold")
-        options = {key: value for key, value in self._arguments.items() if key not in fleeting}
+        options = {key: value for key, value in self._arguments.items() if key not in _FLEETING}
+        options |= {
+            key: value for key, value in self._arguments.get("common", {}).items() if key not in _FLEETING
+        }
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        return digest(FORMAT, name, sorted(options.items(), key=str), self.ids)
+        return digest(
+            FORMAT, name, sorted((key, value) for key, value in options.items() if key != "common"), self.ids
+        )
 
     def _keep(self, indices: Sequence[int] | np.ndarray) -> None:
         self.ids = [self.ids[i] for i in indices]

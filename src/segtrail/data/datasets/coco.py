@@ -19,12 +19,12 @@ from segtrail.data.datasets.base import (
 )
 from segtrail.data.objects import make_instances, paint_large_to_small, paint_overlap_void
 from segtrail.data.pairing import Pair, fraction_splits
+from segtrail.data.polygons import BACKGROUNDS
 from segtrail.data.tables import table
 from segtrail.data.types import ClassTable, DataError, Instances
 
 ClassSet = Literal["file", "voc"]
 
-_BACKGROUNDS = ("background", "_background_", "__background__", "bg")
 _SMALLEST_VOC_AREA = 1000  # a training image needs that many kept pixels, as in torchvision's reference
 
 
@@ -79,7 +79,7 @@ class CocoDataset(SegmentationDataset):
             )
         self._class_set = class_set
         self._background = next(
-            (i for i, name in enumerate(classes.names) if name in _BACKGROUNDS), ignore_index
+            (i for i, name in enumerate(classes.names) if name in BACKGROUNDS), ignore_index
         )
         self._void = ignore_index
         self._images = _image_folder(folder, images, split)
@@ -227,7 +227,7 @@ def _classes(index: CocoIndex, class_set: ClassSet) -> tuple[ClassTable, dict[in
         order = table("coco")["voc_categories"]
         return _voc_table(), {category: class_id for class_id, category in enumerate(order) if class_id}
     categories = sorted(index.category_table, key=lambda category: category["id"])
-    own = [category["name"] for category in categories if category["name"] in _BACKGROUNDS]
+    own = [category["name"] for category in categories if category["name"] in BACKGROUNDS]
     names = [category["name"] for category in categories if category["name"] not in own]
     if len(set(names)) != len(names):
         raise DataError(f"{index.path}: two categories share a name")

@@ -14,9 +14,10 @@ from segtrail.data.discovery import Scheme, find_scheme
 from segtrail.data.layout import Layout, SplitBy
 from segtrail.data.masks import BinaryMasks, ColorMasks, IndexMasks
 from segtrail.data.pairing import Pair
-from segtrail.data.types import ClassTable, DataError
+from segtrail.data.polygons import LabelmeMasks, YoloMasks
+from segtrail.data.types import ClassTable, DataError, Instances
 
-MaskKind = Literal["auto", "index", "color", "binary"]
+MaskKind = Literal["auto", "index", "color", "binary", "labelme", "yolo"]
 
 
 class FolderDataset(SegmentationDataset):
@@ -34,7 +35,7 @@ class FolderDataset(SegmentationDataset):
         class_names: in id order; null to find them.
         class_file: list of classes, below ``root``; null to find it.
         mask_kind: ``index`` (also palette PNG and .npy), ``color`` (RGB by the class file), ``binary``
-            (0 and 255), or ``auto`` to look.
+            (0 and 255), ``labelme`` (JSON), ``yolo`` (outlines in text files), or ``auto`` to look.
         void_values: values of index masks, or RGB colors of color masks, that mean void;
             ``ignore_index`` always does.
         void_classes: classes of the class file that mean void.
@@ -44,7 +45,7 @@ class FolderDataset(SegmentationDataset):
         csv: table with the columns image, mask, split, below ``root``.
         val_fraction, test_fraction, seed: of the seeded fraction.
         group: regular expression on the id; samples with equal match stay in one split.
-        ignore_index, common: see :class:`SegmentationDataset`.
+        ignore_index, common: see :class:`SegmentationDataset`. Outlines give objects.
 
     Raises:
         DataError: an image without a mask, no such folder or split, unknown classes.
@@ -83,7 +84,13 @@ class FolderDataset(SegmentationDataset):
         if faults:
             warnings.warn("left out, no partner:\n  " + "\n  ".join(faults), stacklevel=2)
         scheme = find_scheme(layout, class_names, class_file, void_classes, void_values)
-        self._read_mask = _reader(scheme, void_values, reduce_zero_label, threshold, ignore_index)
+        self._outlines: LabelmeMasks | YoloMasks | None = None
+        if scheme.kind == "labelme":
+            self._outlines = LabelmeMasks(scheme.table.names, ignore_index)
+        elif scheme.kind == "yolo":
+            self._outlines = YoloMasks(scheme.table.names, ignore_index, common.get("exif", "ignore"))
+        else:
+            self._values = _reader(scheme, void_values, reduce_zero_label, threshold, ignore_index)
         super().__init__(
             split=split,
             classes=scheme.table,
@@ -115,7 +122,13 @@ class FolderDataset(SegmentationDataset):
         return self.load(record.image)
 
     def read_mask(self, record: Pair) -> np.ndarray:
-        return self._read_mask(record.mask)
+        if self._outlines is None:
+            return self._values(record.mask)
+        mask = self._outlines.mask(record.mask, record.image)
+        return mask.astype(np.uint8) if mask.min() >= 0 and mask.max() < 256 else mask
+
+    def read_instances(self, record: Pair) -> Instances | None:
+        return self._outlines.objects(record.mask, record.image) if self._outlines else None
 
     def describe(self, record: Pair) -> str:
         return str(record.mask)
