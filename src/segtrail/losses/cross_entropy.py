@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from segtrail.losses.base import Loss
+from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
 
-class CrossEntropyLoss(Loss):
+class CrossEntropyLoss(StatisticsLoss):
     """Mean cross-entropy over the valid pixels; with one channel or multi-label, the binary form.
 
     With class weights the mean is the weighted one, divided by the sum of the pixels' weights, as in
@@ -22,6 +21,7 @@ class CrossEntropyLoss(Loss):
         class_weights: one weight a class ([background, foreground] if binary), or None.
     """
 
+    needs = frozenset({"cross_entropy"})
     class_weights: Tensor | None
 
     def __init__(
@@ -37,32 +37,29 @@ class CrossEntropyLoss(Loss):
         weights = None if class_weights is None else torch.as_tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("class_weights", weights)
 
-    def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        if weights is None:
-            pixel_weights = valid
-        else:
-            pixel_weights = weights[labels] * valid
+    def of(self, statistics: Statistics) -> Tensor:
+        values = required(statistics.cross_entropy)
+        labels, valid = statistics.labels, statistics.valid
+        weights = None if self.class_weights is None else self.class_weights.to(values.dtype)
+        pixel_weights = valid.to(values.dtype) if weights is None else weights[labels] * valid
+        values = values * pixel_weights
+        if self.label_smoothing:
+            uniform = torch.where(valid, _uniform_entropy(statistics, weights), 0)
+            values = (1 - self.label_smoothing) * values + self.label_smoothing * uniform
         total = pixel_weights.sum()
-        total = torch.where(total == 0, 1, total)
-        if labels.ndim == logits.ndim:
-            smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-            values = F.binary_cross_entropy_with_logits(logits, smooth.to(logits.dtype), reduction="none")
-            return (values * pixel_weights).sum() / total
-        return (
-            F.cross_entropy(
-                logits,
-                labels.masked_fill(~valid, -100),
-                weight=weights,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            / total
-        )
+        return values.sum() / torch.where(total == 0, 1, total)
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every pixel, of the labels' shape."""
-    if labels.ndim == logits.ndim:
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
-    return F.cross_entropy(logits, labels, reduction="none")
+def _uniform_entropy(statistics: Statistics, weights: Tensor | None) -> Tensor:
+    """Weighted mean over the classes of -log p_c, at every pixel."""
+    logits, labels = statistics.logits, statistics.labels
+    entropy = required(statistics.cross_entropy)
+    if statistics.independent:
+        other = entropy + torch.where(labels == 1, logits, -logits)  # cross-entropy of the other label
+        if weights is not None:
+            entropy, other = entropy * weights[labels], other * weights[1 - labels]
+        return (entropy + other) / 2
+    if weights is None:
+        weights = logits.new_ones(logits.shape[1])
+    normalizer = entropy + logits.gather(1, labels.unsqueeze(1)).squeeze(1)  # log sum exp
+    return (weights.sum() * normalizer - torch.einsum("bchw,c->bhw", logits, weights)) / logits.shape[1]

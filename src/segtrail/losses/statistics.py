@@ -27,17 +27,16 @@ class Statistics:
         cross_entropy: -log p_y, of the labels' shape.
         false_positives: sums of p_c over the pixels not of class c, (B, C).
         false_squares: the same of p_c^2.
-        labels, valid: as in :meth:`segtrail.losses.base.Loss.compute`.
-        num_classes: C.
+        logits, labels, valid: as in :meth:`segtrail.losses.base.Loss.compute`.
     """
 
     true_probability: Tensor
     cross_entropy: Tensor | None
     false_positives: Tensor | None
     false_squares: Tensor | None
+    logits: Tensor
     labels: Tensor
     valid: Tensor
-    num_classes: int
 
     @property
     def independent(self) -> bool:
@@ -50,7 +49,7 @@ class Statistics:
         if self.independent:
             return (values * self.labels).sum((2, 3))
         # every row has accumulators of its own: exact for many pixels, little contention on a GPU
-        rows = values.new_zeros(*values.shape[:-1], self.num_classes)
+        rows = values.new_zeros(*values.shape[:-1], self.logits.shape[1])
         return rows.scatter_add(-1, self.labels, values).sum(1)
 
     def labelled(self) -> Tensor:
@@ -95,7 +94,7 @@ def statistics(logits: Tensor, labels: Tensor, valid: Tensor, needs: frozenset[s
         found = _by_sigmoid(logits, labels, valid, entropy, first, second)
     else:
         found = _by_softmax(logits, labels, valid, entropy, first, second)
-    return Statistics(*found, labels, valid, logits.shape[1])
+    return Statistics(*found, logits, labels, valid)
 
 
 def _by_sigmoid(
