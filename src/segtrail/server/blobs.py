@@ -76,12 +76,17 @@ class Blobs:
         except FileNotFoundError:
             raise KeyError(f"blob {key} is not in {self.root}") from None
 
-    def keys(self) -> Iterator[str]:
-        """Lists all blobs."""
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the keys of all blobs."""
         for path in self.fs.find(self.root):
             head, _, rest = path[len(self.root) :].strip("/").partition("/")
             if len(head + rest) == 64:
                 yield head + rest
+
+    def modified(self, key: str) -> float:
+        """Returns when a blob was written (epoch seconds)."""
+        moment: float = self.fs.modified(self.path(key)).timestamp()
+        return moment
 
     def delete(self, key: str) -> None:
         """Removes a blob."""

@@ -29,6 +29,10 @@ from segtrail.server.transfers import Transfers
 __all__ = ["ConflictError", "NotFoundError", "RunsPage", "Store", "now_ms"]
 
 
+# A column of the run, which an offline log can only set by assigning it.
+_CUSTOM_ID = "sys/custom_run_id"
+
+
 class Store(Transfers):
     """Reads and writes runs. Safe to use from many threads, and from many processes.
 
@@ -234,12 +238,29 @@ class Store(Transfers):
 
         replay = Replay(known, stored)
         errors = replay.run(operations)
+        named = replay.changed.pop(_CUSTOM_ID, None)
+        values: dict[str, Any] = {}
+        if named is not None and row.custom_id is None:
+            if self._custom_id_is_free(connection, row, named.value):
+                values["custom_id"] = named.value
+            else:
+                errors.append(f"{_CUSTOM_ID}: another run of the project is named {named.value}")
         for path in replay.deleted:
             rows.drop(connection, row.pk, ids[path], row=True)
         rows.save(connection, row.pk, ids, replay.changed.values())
         size = row.size + sum(_size(attribute) for attribute in known.values()) - sizes
-        self.touch(connection, [row.pk], size=size, modified=max(at, row.modified), **_alive(row, at))
+        self.touch(
+            connection, [row.pk], size=size, modified=max(at, row.modified), **values, **_alive(row, at)
+        )
         return errors
+
+    def _custom_id_is_free(self, connection: sa.Connection, row: Any, custom_id: str) -> bool:
+        same = sa.select(containers.c.pk).where(
+            containers.c.project == row.project,
+            containers.c.kind == row.kind,
+            containers.c.custom_id == custom_id,
+        )
+        return connection.scalar(same) is None
 
     def _store_images(self, operations: Sequence[Operation]) -> None:
         for operation in operations:
