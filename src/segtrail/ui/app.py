@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from segtrail.server.auth import Auth
 from segtrail.server.ingest import Follower
 from segtrail.server.schema import sources
 from segtrail.server.store import Store
@@ -29,7 +30,12 @@ POLL_SECONDS = 1.0
 _LOCAL = ["localhost", "127.0.0.1", "[::1]", "testserver"]
 
 
-def create_app(store: Store, follower: Follower | None = None, hosts: Iterable[str] = _LOCAL) -> FastAPI:
+def create_app(
+    store: Store,
+    follower: Follower | None = None,
+    hosts: Iterable[str] = _LOCAL,
+    auth: Auth | None = None,
+) -> FastAPI:
     """The pages as an application of their own.
 
     Args:
@@ -37,6 +43,7 @@ def create_app(store: Store, follower: Follower | None = None, hosts: Iterable[s
         follower: what brings new records into the store while the application runs.
         hosts: names under which it may be reached; others are refused, so that no site can reach it by
             pointing a name of its own at this machine.
+        auth: roles of the callers, where the server asks them to log in.
     """
 
     @contextlib.asynccontextmanager
@@ -54,7 +61,7 @@ def create_app(store: Store, follower: Follower | None = None, hosts: Iterable[s
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.state.read_once = threading.Event()  # set when the follower has been through its folders once
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.include_router(create_router(store))
+    app.include_router(create_router(store, auth))
     return app
 
 

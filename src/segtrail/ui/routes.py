@@ -10,13 +10,15 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
+from segtrail.server.auth import Auth
 from segtrail.server.schema import containers
 from segtrail.server.store import NotFoundError, Store
 from segtrail.tracking import names
 from segtrail.ui import charts, columns, details, samples, sweep, weights
+from segtrail.ui.access import Access
 from segtrail.ui.comparison import compare_page, confusion_page, scatter_page
 from segtrail.ui.reply import binary_reply, json_reply
 
@@ -57,11 +59,17 @@ class _Paths:
         return self.store.changes(2**62)[0]
 
 
-def create_router(store: Store) -> APIRouter:
-    """Routes of the pages (``/``, ``/ui/static``), of their API (``/ui/api``) and of files (``/ui/file``)."""
-    router = APIRouter(include_in_schema=False)
+def create_router(store: Store, auth: Auth | None = None) -> APIRouter:
+    """Routes of the pages (``/``, ``/ui/static``), of their API (``/ui/api``) and of files (``/ui/file``).
+
+    Args:
+        store: the run store.
+        auth: roles of the callers that the server's guard lets through.
+    """
+    access = Access(store, auth)
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(access)])
     _add_pages(router, store)
-    _add_runs(router, store, _Paths(store))
+    _add_runs(router, store, _Paths(store), access)
     _add_views(router, store)
     _add_files(router, store)
     return router
@@ -122,11 +130,12 @@ def _add_pages(router: APIRouter, store: Store) -> None:
 # ---------------------------------------------------------------- the table of runs
 
 
-def _add_runs(router: APIRouter, store: Store, paths: _Paths) -> None:
+def _add_runs(router: APIRouter, store: Store, paths: _Paths, access: Access) -> None:
     @router.get("/ui/api/projects")
     def projects(request: Request) -> Response:
         found = sorted(store.projects(), key=lambda project: -project["runs"])
-        return json_reply(request, {"projects": [project["name"] for project in found]})
+        names_ = [project["name"] for project in found]
+        return json_reply(request, {"projects": access.visible(request, names_)})
 
     @router.get("/ui/api/runs")
     def runs(

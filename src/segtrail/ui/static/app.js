@@ -101,7 +101,7 @@ function drawTop() {
     h("button", { id: "live", "aria-pressed": String(isLive()), title: "Follow runs while they train", onclick: () => state.set({ live: isLive() ? "off" : null }) },
       h("span.pulse"), h("span", { id: "age" }, "")),
     h("button.icon", { title: "Light or dark", "aria-label": "Theme", onclick: switchTheme }, "◐"),
-    h("button.icon", { id: "copy", title: "Copy a link to this view", "aria-label": "Copy link", onclick: copyLink }, "⧉"));
+    h("button", { id: "copy", title: "Copy a link to this view", onclick: copyLink }, "Link"));
   showAge();
 }
 
