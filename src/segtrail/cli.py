@@ -83,6 +83,7 @@ def _hydra_application(name: str, task: Callable[[DictConfig], Any]) -> None:
     import hydra
 
     register()
+    sys.argv += _folder_overrides(sys.argv[1:])
     # Hydra would print its own account of an exception and exit; this lets it through to `_told`.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
@@ -96,6 +97,16 @@ def _hydra_application(name: str, task: Callable[[DictConfig], Any]) -> None:
         return _told(lambda: task(config))
 
     _told(application)
+
+
+def _folder_overrides(arguments: list[str]) -> list[str]:
+    """A resumed run keeps its folder; a further rank of torchrun, srun or another node makes none."""
+    from segtrail.training.resume import hydra_overrides
+
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "NODE_RANK", "SLURM_PROCID"))
+    if any(rank not in ("0", "") for rank in ranks):
+        return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
+    return _told(lambda: hydra_overrides(arguments))
 
 
 def _told(run: Callable[[], Any]) -> Any:
@@ -131,6 +142,10 @@ def _train(config: DictConfig) -> float | None:
     if config.run_dir is None:
         with open_dict(config):
             config.run_dir = HydraConfig.get().runtime.output_dir
+    if config.resume is not None:
+        from segtrail.training.resume import resumed_config
+
+        config = resumed_config(config, HydraConfig.get().overrides.task)
     config = finish(config, HydraConfig.get().runtime.choices)
     from segtrail.training.run import train as run
 

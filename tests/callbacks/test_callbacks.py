@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger as ScalarLogger
 
 from segtrail.callbacks.checkpoint_links import CheckpointLinks
+from segtrail.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from segtrail.callbacks.per_image_results import PerImageResults
 from segtrail.callbacks.prediction_images import PredictionImages, photograph
 from segtrail.callbacks.run_facts import RunFacts, flatten_config
+from segtrail.callbacks.step_seed import StepSeed
 from segtrail.callbacks.throughput import Throughput
 from segtrail.callbacks.weight_histograms import WeightHistograms, compute_histograms
 from segtrail.metrics.confusion import confusion_per_image
@@ -32,8 +33,9 @@ pytestmark = [
 
 def callbacks(folder):
     return [
-        ModelCheckpoint(folder, "best", monitor="val/mIoU", mode="max", enable_version_counter=False),
-        ModelCheckpoint(folder, "last", every_n_epochs=1, enable_version_counter=False),
+        StepSeed(),
+        BestCheckpoint(str(folder)),
+        LastCheckpoint(str(folder)),
         CheckpointLinks(),
         RunFacts(str(folder)),
         PredictionImages(num_samples=3),

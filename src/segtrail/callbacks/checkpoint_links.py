@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
+from segtrail.callbacks.checkpoints import LastCheckpoint
 from segtrail.callbacks.trackers import trackers
 from segtrail.tracking import names
 from segtrail.tracking.base import Scalar
@@ -28,10 +29,14 @@ class CheckpointLinks(Checkpoint):
 
     def _log(self, trainer: pl.Trainer) -> None:
         for saver in trainer.checkpoint_callbacks:
-            if not (isinstance(saver, ModelCheckpoint) and saver.best_model_path):
+            saved: tuple[str, Any, int]
+            if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
+                which = "best"
+                saved = (saver.best_model_path, saver.best_model_score, saver._last_global_step_saved)
+            elif isinstance(saver, LastCheckpoint) and saver.path.exists():
+                which, saved = "last", (str(saver.path), None, saver.saved_step)
+            else:
                 continue
-            which = "best" if saver.monitor else "last"
-            saved = (saver.best_model_path, saver.best_model_score, saver._last_global_step_saved)
             if self._known.get(which) == saved:
                 continue
             self._known[which] = saved

@@ -149,7 +149,8 @@ class SegmentationDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return {}
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        done = progress.completed
+        # a batch counts as completed only after the callbacks that may save
+        done: int = progress.processed  # type: ignore[attr-defined]
         if self._train_sampler is not None and done >= self._train_sampler.num_batches:
             done = 0  # between epochs
         return {"epoch": self.trainer.current_epoch, "batches_done": done}

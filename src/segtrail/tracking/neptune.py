@@ -268,13 +268,13 @@ class NeptuneLogger(Tracker, Logger):
         return self._name
 
     @property
-    def version(self) -> str | None:
-        return self._run_id
+    def version(self) -> str:
+        return ""  # what a progress bar would show beside each step
 
 
 @contextmanager
 def _without_iri_grammar() -> Iterator[None]:
-    """Keeps ``jsonschema`` from building a grammar for IRIs, 2.6 of the 4 seconds that the client imports.
+    """Keeps ``jsonschema`` from building a grammar for IRIs, most of the time that the client takes to import.
 
     ``jsonschema`` does without the module where it is not installed; no request of the client has an IRI.
     """

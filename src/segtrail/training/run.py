@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from segtrail.config.build import Experiment, build
+from segtrail.tracking.base import Tracker
+from segtrail.training.strategy import end_job
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +46,23 @@ def train(config: DictConfig) -> float | None:
     trainer, module, datamodule = experiment.trainer, experiment.module, experiment.datamodule
     if trainer.is_global_zero:
         (Path(config.run_dir) / "config.yaml").write_text(module.config_yaml, encoding="utf-8")
-    trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
-    best = trainer.checkpoint_callback
-    best_path = getattr(best, "best_model_path", "")
-    if config.test_after_fit and "test" in datamodule.splits and not trainer.interrupted:
-        trainer.test(module, datamodule=datamodule, ckpt_path=best_path or None, verbose=False)
-    if trainer.is_global_zero:
-        _say_where_to_look(experiment, best_path)
+    failed = True
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume, weights_only=True)
+        best = trainer.checkpoint_callback
+        best_path = getattr(best, "best_model_path", "")
+        if config.test_after_fit and "test" in datamodule.splits and not trainer.interrupted:
+            trainer.test(module, datamodule=datamodule, ckpt_path=best_path or None, verbose=False)
+        if trainer.is_global_zero:
+            _say_where_to_look(experiment, best_path)
+        failed = False
+    except SIGTERMException:  # a SystemExit with status 0: whoever waits must see that it did not finish
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, Tracker):
+                logger.close(failed)
+        end_job(trainer, failed)
     score = getattr(best, "best_model_score", None)
     return None if score is None else float(score)
 
