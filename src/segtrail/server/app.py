@@ -323,6 +323,17 @@ def _follow(follower: Follower, metrics: Metrics, stopping: threading.Event) -> 
             log.exception("following failed; it goes on")
 
 
+def _pages(store: Store) -> ASGIApp | None:
+    """Returns the comparison UI, or None with a line in the log where its libraries are missing."""
+    from segtrail.ui.app import create_app as create_ui
+    from segtrail.ui.routes import BUILD_HINT, vendor_is_built
+
+    if not vendor_is_built():
+        log.warning("no pages: %s", BUILD_HINT)
+        return None
+    return create_ui(store, hosts=["*"], auth=Auth(store, required=True))
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs ``segtrail server``."""
     parser = argparse.ArgumentParser("segtrail server", description="Serve runs to the Neptune client.")
@@ -346,7 +357,7 @@ def main(argv: Sequence[str]) -> int:
     set_up_logging(arguments.log_level)
     store = open_store(arguments)
     require_token = arguments.require_token or not is_loopback(arguments.host)
-    app = create_app(store, require_token=require_token, max_upload=arguments.max_upload)
+    app = create_app(store, require_token=require_token, ui=_pages(store), max_upload=arguments.max_upload)
     app.state.workspaces |= set(arguments.workspace)
     app.state.service_accounts |= set(arguments.service_account)
     listener = socket.create_server(

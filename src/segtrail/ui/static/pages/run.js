@@ -71,7 +71,7 @@ export async function mount(root, context) {
     const dirty = value("environment/git/dirty");
     const reproduce = [commit && `git checkout ${commit}`, dirty && by.has("environment/git/diff") && "git apply run.diff   # environment/git/diff, under Files", line].filter(Boolean).join("\n");
     const last = value("checkpoints/last/path") || value("checkpoints/best/path");
-    return [h("h3", {}, "The same again"), copyable(reproduce, "reproduce"), last && h("h3", { style: { marginTop: "10px" } }, "On from its last checkpoint"), last && copyable(`${line} resume=${quoted(last)}`, "resume")];
+    return [h("h3", {}, "The same again"), copyable(reproduce, "reproduce"), last && h("h3", { style: { marginTop: "10px" } }, "On from its last checkpoint"), last && copyable(`python train.py resume=${quoted(last)}`, "resume")];
   }
 
   /** @param {string} text */

@@ -84,7 +84,7 @@ export async function mount(root, context) {
     const field = kind === "best" ? `${path}#${bestKind(path)}` : key;
     const perClass = series && /\/(IoU|Dice|precision|recall)\//.test(path);
     const parts = path.split("/");
-    const short = path.startsWith("parameters/") ? parts.slice(1).join(".") : perClass ? parts.slice(-2).join(" ") : path;
+    const short = path.startsWith("parameters/") ? parts.slice(1).join(".").replace(/\._target_$/, "") : perClass ? parts.slice(-2).join(" ") : path;
     return {
       field, title: "", titleFormatter: head(short, kind || (series ? "last" : ""), path), width: numeric ? (kind === "best" ? 118 : 104) : 150,
       hozAlign: numeric ? "right" : "left", headerFilter: "input", headerFilterFunc: valueFilter,
