@@ -96,27 +96,27 @@ class SampleCache:
         self._open()
 
     def get(self, index: int, stamp: int) -> Sample | None:
-        """The sample, as views of the file (copy on write), or None if it is not there."""
+        """The sample, or None if it is not there."""
         found, place = self._table[index + 1].tolist()
         if found != stamp:
             return None
-        header = self._view(place, _HEADER * 8).view(np.int64)
+        header = self._copy(place, _HEADER * 8).view(np.int64)
         if header[:2].tolist() != [stamp, index]:
             return None
         height, width, item, objects = header[2:6].tolist()
         pixels, place = height * width, place + _HEADER * 8
-        image = self._view(place, pixels * 3).reshape(height, width, 3)
+        image = self._copy(place, pixels * 3).reshape(height, width, 3)
         place += _padded(pixels * 3)
         mask = (
-            self._view(place, pixels * item).view(np.uint8 if item == 1 else np.int32).reshape(height, width)
+            self._copy(place, pixels * item).view(np.uint8 if item == 1 else np.int32).reshape(height, width)
         )
         if objects < 0:
             return Sample(image, mask, self._ids[index])
         place += _padded(pixels * item)
-        labels = self._view(place, objects * 8).view(np.int64)
-        boxes = self._view(place + objects * 8, objects * 16).view(np.float32).reshape(objects, 4)
-        crowd = self._view(place + objects * 24, objects).view(bool)
-        bits = self._view(place + objects * 25, objects * -(-pixels // 8)).reshape(objects, -1)
+        labels = self._copy(place, objects * 8).view(np.int64)
+        boxes = self._copy(place + objects * 8, objects * 16).view(np.float32).reshape(objects, 4)
+        crowd = self._copy(place + objects * 24, objects).view(bool)
+        bits = self._copy(place + objects * 25, objects * -(-pixels // 8)).reshape(objects, -1)
         masks = np.unpackbits(bits, axis=1, count=pixels).view(bool).reshape(objects, height, width)
         return Sample(image, mask, self._ids[index], Instances(masks, labels, boxes, crowd))
 
@@ -163,10 +163,10 @@ class SampleCache:
                 fcntl.lockf(self._lock, fcntl.LOCK_UN)
         return place
 
-    def _view(self, place: int, size: int) -> np.ndarray:
+    def _copy(self, place: int, size: int) -> np.ndarray:
         if place + size > len(self._bytes):
-            self._bytes = np.memmap(self._folder / "samples.bin", np.uint8, "c")
-        return np.asarray(self._bytes[place : place + size])
+            self._bytes = np.memmap(self._folder / "samples.bin", np.uint8, "r")
+        return np.array(self._bytes[place : place + size])  # a copy: callers may write in place
 
 
 def _padded(size: int) -> int:

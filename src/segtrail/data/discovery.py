@@ -19,7 +19,7 @@ from segtrail.data.class_files import (
 from segtrail.data.files import read_labels
 from segtrail.data.layout import POLYGON_SUFFIXES, Layout
 from segtrail.data.masks import is_grey, pack_colors
-from segtrail.data.polygons import BACKGROUNDS, labels_of
+from segtrail.data.outlines import BACKGROUNDS, labels_of
 from segtrail.data.types import ClassTable, DataError
 
 MOST_COLORS = 64  # a set of masks with more distinct colors was smoothed or compressed
@@ -63,6 +63,8 @@ def find_scheme(
     listed = read_class_file(path) if path else None
     chosen = None if class_names is None else named(class_names)
     masks = [pair.mask for pair in layout.all_pairs()]
+    if not masks:
+        raise DataError(f"{layout.root}: no image has a mask; masks are paired by the stem of the file")
     kind = layout.mask_kind
     if kind == "auto":
         known = chosen or listed

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".
 
 _ORIENTATION = 0x0112
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
+_JPEG_START, _JPEG_END, _PNG_END = b"\xff\xd8", b"\xff\xd9", b"IEND"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -60,8 +60,8 @@ def read_image(path: Path, *, exif: Exif = "ignore", min_side: int | None = None
     """
     data = read_bytes(path)
     flags = cv2.IMREAD_COLOR_RGB
-    if min_side is not None and data[:2] == _JPEG_END[:1] + b"\xd8":
-        flags |= _reduced_flag(min(Image.open(io.BytesIO(data)).size), min_side)
+    if min_side is not None and data[:2] == _JPEG_START:
+        flags = _reduced_flag(path, data, min_side)
     if exif == "ignore":
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     # OpenCV fills what a truncated file lacks with grey and says nothing, so look at the end first.
@@ -147,10 +147,21 @@ def _compact(labels: np.ndarray) -> np.ndarray:
 
 
 def _cv2_decode(data: bytes, flags: int) -> np.ndarray | None:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    # There is no reduced decoding to RGB.
+    return (
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+        if flags > 0 and flags & 0x70 and image is not None
+        else image
+    )
 
 
-def _reduced_flag(short_side: int, min_side: int) -> int:
+def _reduced_flag(path: Path, data: bytes, min_side: int) -> int:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            short_side = min(picture.size)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: broken or truncated picture ({_reason(error)}); copy it again") from error
     for factor, flag in (
         (8, cv2.IMREAD_REDUCED_COLOR_8),
         (4, cv2.IMREAD_REDUCED_COLOR_4),
@@ -158,11 +169,11 @@ def _reduced_flag(short_side: int, min_side: int) -> int:
     ):
         if short_side // factor >= min_side:
             return int(flag)
-    return 0
+    return int(cv2.IMREAD_COLOR_RGB)
 
 
 def _may_be_truncated(data: bytes) -> bool:
-    if data[:2] == b"\xff\xd8":
+    if data[:2] == _JPEG_START:
         return _JPEG_END not in data[-64:]
     if data[:8] == _PNG_MAGIC:
         return _PNG_END not in data[-64:]

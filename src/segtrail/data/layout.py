@@ -103,6 +103,8 @@ class Layout:
 
     def all_pairs(self) -> list[Pair]:
         """Pairs of every split."""
+        if self.mode == "fraction":
+            return find_pairs(*self._pair_of_folders(self.root), self.suffixes)[0]
         return [pair for split in self.splits() for pair in self.pairs(split)[0]]
 
     def _read(self, split: str) -> tuple[list[Pair], list[str]]:

@@ -18,8 +18,8 @@ from segtrail.data.datasets.base import (
     require_folder,
 )
 from segtrail.data.objects import make_instances, paint_large_to_small, paint_overlap_void
+from segtrail.data.outlines import BACKGROUNDS
 from segtrail.data.pairing import Pair, fraction_splits
-from segtrail.data.polygons import BACKGROUNDS
 from segtrail.data.tables import table
 from segtrail.data.types import ClassTable, DataError, Instances
 

@@ -13,8 +13,8 @@ from segtrail.data.datasets.base import Common, SegmentationDataset, require_fol
 from segtrail.data.discovery import Scheme, find_scheme
 from segtrail.data.layout import Layout, SplitBy
 from segtrail.data.masks import BinaryMasks, ColorMasks, IndexMasks
+from segtrail.data.outlines import LabelmeMasks, YoloMasks
 from segtrail.data.pairing import Pair
-from segtrail.data.polygons import LabelmeMasks, YoloMasks
 from segtrail.data.types import ClassTable, DataError, Instances
 
 MaskKind = Literal["auto", "index", "color", "binary", "labelme", "yolo"]
@@ -83,7 +83,7 @@ class FolderDataset(SegmentationDataset):
             raise DataError(faults[0] + (f" ({len(faults)} such files)" if len(faults) > 1 else ""))
         if faults:
             warnings.warn("left out, no partner:\n  " + "\n  ".join(faults), stacklevel=2)
-        scheme = find_scheme(layout, class_names, class_file, void_classes, void_values)
+        scheme = find_scheme(layout, class_names, class_file, void_classes, [*void_values, ignore_index])
         self._outlines: LabelmeMasks | YoloMasks | None = None
         if scheme.kind == "labelme":
             self._outlines = LabelmeMasks(scheme.table.names, ignore_index)
@@ -109,10 +109,11 @@ class FolderDataset(SegmentationDataset):
         class_file: str | None = None,
         void_values: Sequence[Any] = (),
         void_classes: Sequence[str] = (),
+        ignore_index: int = 255,
         **config: Any,
     ) -> ClassTable:
         layout = _layout(require_folder(root), config)
-        return find_scheme(layout, class_names, class_file, void_classes, void_values).table
+        return find_scheme(layout, class_names, class_file, void_classes, [*void_values, ignore_index]).table
 
     @classmethod
     def splits(cls, *, root: str, **config: Any) -> tuple[str, ...]:
