@@ -71,21 +71,14 @@ class Store(Transfers):
                 "modified": now,
                 "pinged": 0,
             }
+            row = {"workspace": workspace, "name": short, "key": chosen}
+            row |= {"description": description, "visibility": visibility}
             try:
                 pk = connection.scalar(containers.insert().values(container).returning(containers.c.pk))
+                connection.execute(containers.update().where(containers.c.pk == pk).values(project=pk))
+                connection.execute(projects.insert().values(container=pk, **row))
             except sa.exc.IntegrityError:
                 raise ConflictError(f"project {name} exists already") from None
-            connection.execute(containers.update().where(containers.c.pk == pk).values(project=pk))
-            connection.execute(
-                projects.insert().values(
-                    container=pk,
-                    workspace=workspace,
-                    name=short,
-                    key=chosen,
-                    description=description,
-                    visibility=visibility,
-                )
-            )
             first = [
                 Attribute("sys/name", "string", short),
                 Attribute("sys/visibility", "string", visibility),
