@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> int:
-    """Predicts on all sources and writes the results.
+    """Predicts on all sources with whatever model was asked for.
 
     Args:
         config: as ``conf/predict.yaml`` has it.
@@ -37,12 +39,29 @@ def run(config: DictConfig) -> int:
         DataError: a source is missing, or broken with ``on_error=raise``.
         CheckpointError: the checkpoint cannot be loaded.
     """
+    node = config.get("model") or {}
+    if "_target_" in node and config.checkpoint is None:  # published weights, without a run of ours
+        require(config, "source")
+        module: Any = get_class(config.module._target_)
+        return importlib.import_module(module.predictor).predict(config)
+    if "_target_" in node:
+        raise ConfigError("model: the checkpoint has its own; change keys of it by +model.KEY=VALUE")
+    require(config, "checkpoint", "source")
+    loaded = load_run(config.checkpoint, **{f"model.{key}": value for key, value in node.items()})
+    return importlib.import_module(loaded.module.predictor).predict(config, loaded)
+
+
+def predict(config: DictConfig, loaded: LoadedRun) -> int:
+    """Writes label maps of all sources, see :func:`run`.
+
+    Args:
+        config: as ``conf/predict.yaml`` has it.
+        loaded: a run of a semantic model.
+    """
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    require(settings, "checkpoint", "source")
     if settings["on_error"] not in ("raise", "skip"):
         raise ConfigError(f"on_error: raise or skip, got {settings['on_error']!r}")
     sources = find_sources(settings["source"], settings["exif"])
-    loaded = load_run(settings["checkpoint"])
     predictor = build_predictor(loaded, settings, make(config.postprocess))
     output = Path(settings["output"])
     writer = PredictionWriter(
@@ -76,7 +95,7 @@ def run(config: DictConfig) -> int:
     return written
 
 
-def require(settings: dict[str, Any], *keys: str) -> None:
+def require(settings: Mapping[str, Any] | DictConfig, *keys: str) -> None:
     """Raises one line for each key that has no value."""
     missing = [key for key in keys if settings[key] in (None, "", [])]
     if missing:

@@ -13,6 +13,7 @@ from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_V2_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
 )
+from torchvision.ops import FrozenBatchNorm2d
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ def load_weights(model: nn.Module, weights: str, names: Sequence[str]) -> None:
         ValueError: in one line, if the file is missing, unreadable or for another network.
     """
     state = _read(weights)
+    if any(".mask_fcn1." in name for name in state):  # converted from Detectron, which divides by sqrt(var)
+        for part in model.modules():
+            if isinstance(part, FrozenBatchNorm2d):
+                part.eps = 0.0
     own = model.state_dict()
     rows = {name: state[name] for layer in PREDICTORS for name in _tensors_of(layer) if name in state}
     left_out: list[str] = []

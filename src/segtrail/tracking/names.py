@@ -28,6 +28,8 @@ HARDWARE = "environment/hardware"  # a namespace: cpu, cores, memory_gb, gpu
 WEIGHTS = "weights"
 GRADIENTS = "gradients"
 
+DETECTIONS_TABLE = "detections/table"  # CSV, a row an object: image, class, score, box, area
+
 CHECKPOINTS = "checkpoints"  # a namespace: best/{path,score,step} and last/{path,score,step}
 
 NONFINITE = "nonfinite"
@@ -106,6 +108,11 @@ def sample_detections(sample_id: str, step: int) -> str:
     ``iscrowd`` and ``area`` instead of a score.
     """
     return f"{_sample(sample_id)}/detections/{step}"
+
+
+def detections(key: str) -> str:
+    """A value over all images of an inference run: ``images``, ``objects``, ``count/<class>``, ..."""
+    return f"detections/{key}"
 
 
 def histograms(step: int, namespace: str = WEIGHTS) -> str:

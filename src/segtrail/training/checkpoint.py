@@ -108,9 +108,10 @@ def load_run(source: str | Path, **changes: Any) -> LoadedRun:
     register()
     config = OmegaConf.create(checkpoint["segtrail"]["config"])
     assert isinstance(config, DictConfig)
-    for key in ("encoder_weights", "checkpoint", "weights", "weights_backbone"):
-        if key in config.model:  # the trained weights replace them
-            config.model[key] = None
+    for node in (config.model, *(part for part in config.model.values() if isinstance(part, DictConfig))):
+        for key in ("encoder_weights", "checkpoint", "weights", "weights_backbone"):
+            if key in node:  # the trained weights replace them
+                node[key] = None
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
     experiment = build(config)

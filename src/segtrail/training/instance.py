@@ -31,6 +31,8 @@ class InstanceModule(SegmentationModule):
         channels_last: keep the weights in channels-last memory format.
     """
 
+    predictor = "segtrail.inference.instance"
+
     def __init__(
         self,
         model: MaskRCNN,

@@ -22,6 +22,9 @@ class SegmentationModule(pl.LightningModule):
         scheduler: ``scheduler(optimizer, total_steps) -> Lightning scheduler config``; None keeps the rate.
     """
 
+    predictor: str = "segtrail.inference.predict"
+    """Module whose ``predict(config, loaded)`` applies a trained run of this kind."""
+
     model: Any  # declared, since nn.Module's own __getattr__ would type them as Tensor | Module
     loss: Any
     trainer: Any
