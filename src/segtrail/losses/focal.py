@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from segtrail.losses.base import masked_mean
 from segtrail.losses.statistics import Statistics, StatisticsLoss, required
@@ -40,10 +42,28 @@ class FocalLoss(StatisticsLoss):
         self.register_buffer("alpha", None if alpha is None else torch.as_tensor(list(alpha)).float())
 
     def of(self, statistics: Statistics) -> Tensor:
-        entropy = required(statistics.cross_entropy)
-        # 1 - p without cancellation; the floor keeps the power's derivative finite for gamma < 1
-        wrong = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).tiny)
-        values = wrong.pow(self.gamma) * entropy
+        values = _Focal.apply(
+            required(statistics.cross_entropy), statistics.true_probability.detach(), self.gamma
+        )
         if self.alpha is not None:
             values = values * self.alpha.to(values.dtype)[statistics.labels]
         return masked_mean(values, statistics.valid)
+
+
+class _Focal(torch.autograd.Function):
+    """``(1 - p)^gamma CE`` with its slope in CE = -log p, which autograd takes many small steps for."""
+
+    @staticmethod
+    def forward(ctx: Any, entropy: Tensor, true_probability: Tensor, gamma: float) -> Tensor:
+        # the floor keeps the slope finite at p = 1 for gamma < 1
+        wrong = (1 - true_probability).clamp_(min=torch.finfo(entropy.dtype).tiny)
+        factor = wrong**gamma
+        slope = (true_probability * entropy).mul_(gamma).mul_(wrong ** (gamma - 1)).add_(factor)
+        ctx.save_for_backward(slope)
+        return factor * entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * grad, None, None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segtrail.losses.base import masked_mean
 from segtrail.losses.statistics import Statistics, StatisticsLoss, required
+from segtrail.losses.topk import kth_largest
 
 
 class OHEMLoss(StatisticsLoss):
@@ -33,8 +34,8 @@ class OHEMLoss(StatisticsLoss):
         self.min_kept = min_kept
 
     def of(self, statistics: Statistics) -> Tensor:
+        valid = statistics.valid
         entropy = required(statistics.cross_entropy)
-        ranked = torch.where(statistics.valid, entropy, -1).detach().flatten()
-        last_kept = ranked.topk(min(self.min_kept, len(ranked)), sorted=False).values.amin()
-        hard = entropy > -math.log(self.threshold)
-        return masked_mean(entropy, statistics.valid & (hard | (entropy >= last_kept)))
+        kept = valid.sum().clamp(min=1, max=self.min_kept)
+        last_kept = kth_largest(torch.where(valid, entropy, 0).detach(), kept)
+        return masked_mean(entropy, valid & ((entropy > -math.log(self.threshold)) | (entropy >= last_kept)))

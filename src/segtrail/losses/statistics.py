@@ -122,9 +122,10 @@ class _SoftmaxStatistics(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        ctx.options = entropy, first, second
+        ctx.set_materialize_grads(False)
+        ctx.regions = first or second
         own = _own_entries(labels, logits.shape[1])
-        wrong, true, cross_entropy = _probabilities(logits, labels, valid, own, entropy, first or second)
+        wrong, true, cross_entropy = _probabilities(logits, labels, valid, own, entropy, ctx.regions)
         ctx.save_for_backward(logits, labels, valid, own, true)
         ctx.wrong = wrong if ctx.needs_input_grad[0] else None
         return (
@@ -138,39 +139,45 @@ class _SoftmaxStatistics(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any,
-        grad_true: Tensor,
-        grad_entropy: Tensor,
-        grad_first: Tensor,
-        grad_second: Tensor,
+        grad_true: Tensor | None,
+        grad_entropy: Tensor | None,
+        grad_first: Tensor | None,
+        grad_second: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         logits, labels, valid, own, true = ctx.saved_tensors
-        entropy, first, second = ctx.options
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
         wrong, ctx.wrong = ctx.wrong, None
         if wrong is None:
-            wrong = _probabilities(logits, labels, valid, own, False, first or second)[0]
-        # dx_j = p_j (t_j - <p, t>) with t = d loss / dp, and p_j - [j = y] of the cross-entropy
-        inner = true * grad_true
-        at_label = grad_true
-        if first:
-            inner = inner + torch.bmm(grad_first.unsqueeze(1), wrong.flatten(2)).view_as(inner)
-        if second:
-            slope = 2 * grad_second[:, :, None, None]
-            inner = inner + torch.stack([(w.square() * s).sum(0) for w, s in zip(wrong, slope, strict=True)])
-        back = true * (at_label - inner)
-        shift = -inner
-        if entropy:
-            back = back + (true - 1) * grad_entropy
-            shift = shift + grad_entropy
+            wrong = _probabilities(logits, labels, valid, own, False, ctx.regions)[0]
+        # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
+        slope = None if grad_second is None else 2 * grad_second[:, :, None, None]
+        shift = torch.zeros_like(true) if grad_entropy is None else grad_entropy
+        at_label = None if grad_entropy is None else (true - 1) * grad_entropy
+        inner = None
+        if grad_true is not None:
+            inner = true * grad_true
+        if grad_first is not None:
+            inner = _plus(inner, torch.bmm(grad_first.unsqueeze(1), wrong.flatten(2)).view_as(true))
+        if slope is not None:
+            squares = [(w.square() * s).sum(0) for w, s in zip(wrong, slope, strict=True)]
+            inner = _plus(inner, torch.stack(squares))
+        if inner is not None:
+            shift = shift - inner
+            at_label = _plus(at_label, true * (-inner if grad_true is None else grad_true - inner))
         for image, part in enumerate(wrong):  # temporaries of one image
             factor = shift[image]
-            if first:
+            if grad_first is not None:
                 factor = grad_first[image, :, None, None] + factor
-            if second:
+            if slope is not None:
                 factor = torch.addcmul(factor, part, slope[image])
             part.mul_(factor)
-        wrong.view(-1).index_copy_(0, own, torch.where(valid, back, 0).view(-1))
+        if at_label is not None:
+            wrong.view(-1).scatter_(0, own, torch.where(valid, at_label, 0).view(-1))
         return wrong, None, None, None, None, None
+
+
+def _plus(first: Tensor | None, second: Tensor) -> Tensor:
+    return second if first is None else first + second
 
 
 def _probabilities(

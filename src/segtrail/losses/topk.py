@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +12,10 @@ from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 class TopKLoss(StatisticsLoss):
     """Mean of the k percent largest cross-entropies of the batch's valid pixels (Wu et al., 2016).
 
+    Pixels that tie for the last places share them.
+
     Args:
-        k: percentage in (0, 100]; at least one pixel is taken.
+        k: percentage in (0, 100], rounded down, but at least one pixel.
     """
 
     needs = frozenset({"cross_entropy"})
@@ -24,11 +27,29 @@ class TopKLoss(StatisticsLoss):
         self.k = k
 
     def of(self, statistics: Statistics) -> Tensor:
-        entropy = torch.where(statistics.valid, required(statistics.cross_entropy), -1).flatten()
-        count = (statistics.valid.sum() * self.k / 100).long().clamp(min=1)
-        if entropy.device.type == "cpu":
-            largest = entropy.topk(min(int(count), len(entropy)), sorted=False).values
-            return largest.clamp(min=0).sum() / count
-        # the number is known on the device alone: sort rather than fetch it
-        ranked = entropy.sort(descending=True).values.clamp(min=0)
-        return torch.where(torch.arange(len(ranked), device=ranked.device) < count, ranked, 0).sum() / count
+        valid = statistics.valid
+        entropy = torch.where(valid, required(statistics.cross_entropy), 0)
+        count = (valid.sum() * self.k / 100).long().clamp(min=1)
+        last = kth_largest(entropy.detach(), count)
+        above = (entropy > last) & valid
+        tied = (entropy == last) & valid
+        share = (count - above.sum()) / tied.sum().clamp(min=1)
+        return (entropy * torch.where(tied, share, above)).sum() / count
+
+
+def kth_largest(values: Tensor, k: Tensor) -> Tensor:
+    """The k-th largest of non-negative numbers, k an integer on their device; no synchronization there."""
+    if values.device.type == "cpu":
+        return values.new_tensor(_kth_largest(np.abs(values.numpy().ravel()), int(k)))
+    return values.flatten().sort(descending=True).values.gather(0, k.view(1) - 1)[0]
+
+
+def _kth_largest(values: np.ndarray, k: int) -> float:
+    if values.dtype == np.float32:
+        # the upper bits of non-negative floats sort like integers: find the bin, then look into it alone
+        bins = values.view(np.int32) >> 15
+        above = np.cumsum(np.bincount(bins, minlength=1 << 16)[::-1])
+        index = int(np.searchsorted(above, k))
+        k -= int(above[index - 1]) if index else 0
+        values = values[bins == len(above) - 1 - index]
+    return float(np.partition(values, len(values) - k)[len(values) - k])
