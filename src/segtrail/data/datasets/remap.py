@@ -92,7 +92,8 @@ class RemappedDataset(SegmentationDataset):
         table = np.where(self._lookup < 0, self.ignore_index, self._lookup)
         valid = mask != self.ignore_index
         mapped = table[np.where(valid, mask, 0)]
-        return np.where(valid, mapped, self.ignore_index).astype(mask.dtype)
+        small = mask.dtype == np.uint8 and 0 <= self.ignore_index < 256
+        return np.where(valid, mapped, self.ignore_index).astype(np.uint8 if small else np.int32)
 
     def _objects(self, objects: Instances) -> Instances:
         labels = self._lookup[objects.labels]
