@@ -27,7 +27,7 @@ demo: setup ## train two models on satellite images, evaluate, predict; then loo
 	$(BIN)/python scripts/demo.py
 
 test: setup ## the whole test suite
-	$(BIN)/python scripts/install_services.py
+	@bash scripts/install_browser.sh && sh scripts/install_postgres.sh
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup ## ruff, formatting, types

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains two models on the embedded satellite images, predicts with the better one: `python scripts/demo.py`.
+"""Trains two models on the embedded satellite images and predicts with one of them: `python scripts/demo.py`.
 
 Everything runs through the commands of the README; nothing is downloaded, and the runs are recorded
 offline under ./.neptune. Exits non-zero if a command fails.
@@ -7,6 +7,7 @@ offline under ./.neptune. Exits non-zero if a command fails.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -18,25 +19,29 @@ RUNS = {
     "deeplab-lovasz": ["model=deeplab", "loss=lovasz"],
     "unet-ce_dice": ["model=unet", "loss=ce_dice"],
 }
-RECIPE = ["experiment=demo"]
 
 
-def run(*command: str) -> None:
-    """Runs a command in the repository's root, showing it first."""
-    print(f"\n$ {shlex.join(['python', *command])}", flush=True)
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+def run(folder: Path, script: str, *arguments: str) -> None:
+    """Runs one of the repository's scripts in a folder, showing the command first."""
+    print(f"\n$ {shlex.join(['python', script, *arguments])}", flush=True)
+    subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder, check=True)
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT, help="where runs and predictions go")
+    options, overrides = parser.parse_known_args()
     started = time.monotonic()
     folders = {}
-    for name, overrides in RUNS.items():
+    for name, choices in RUNS.items():
         folder = Path("outputs") / "demo" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{name}"
-        run("train.py", *overrides, *RECIPE, f"hydra.run.dir={folder}", "tags=[demo]")
+        choice = [*choices, "experiment=demo", *overrides]
+        run(options.folder, "train.py", *choice, "tags=[demo]", f"hydra.run.dir={folder}")
         folders[name] = folder
-    chips, predictions = ROOT / "predictions/demo/chips", Path("predictions/demo")
-    write_test_chips(chips)
-    run("predict.py", f"checkpoint={folders['deeplab-lovasz']}", f"source={chips}", f"output={predictions}")
+    chips, predictions = Path("predictions/demo/chips"), Path("predictions/demo")
+    write_test_chips(options.folder / chips)
+    checkpoint = folders["deeplab-lovasz"]
+    run(options.folder, "predict.py", f"checkpoint={checkpoint}", f"source={chips}", f"output={predictions}")
     minutes = (time.monotonic() - started) / 60
     print(f"\nDone in {minutes:.1f} minutes. Where to look:")
     print("  compare both runs in the browser:   .venv/bin/segtrail ui")

@@ -6,6 +6,7 @@ import logging
 import signal
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -54,7 +55,7 @@ def train(config: DictConfig) -> float | None:
         if config.test_after_fit and "test" in datamodule.splits and not trainer.interrupted:
             trainer.test(module, datamodule=datamodule, ckpt_path=best_path or None, verbose=False)
         if trainer.is_global_zero:
-            _say_where_to_look(experiment, best_path)
+            _say_where_to_look(experiment, best)
         failed = False
     except SIGTERMException:  # a SystemExit with status 0: whoever waits must see that it did not finish
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -67,13 +68,19 @@ def train(config: DictConfig) -> float | None:
     return None if score is None else float(score)
 
 
-def _say_where_to_look(experiment: Experiment, best_path: str) -> None:
+def _say_where_to_look(experiment: Experiment, best: Any) -> None:
     config, trainer = experiment.config, experiment.trainer
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    shown = [f"{name} {metrics[name]:.4f}" for name in ("val/mIoU", "test/mIoU") if name in metrics]
-    log.info("Finished at step %d. %s", trainer.global_step, "; ".join(shown))
-    if best_path:
-        log.info("Best checkpoint: %s", best_path)
+    scores = []
+    if getattr(best, "best_model_score", None) is not None:
+        scores.append(f"best {best.monitor} {float(best.best_model_score):.4f}")
+    scores += [
+        f"{name} {float(value):.4f}"
+        for name, value in trainer.callback_metrics.items()
+        if name == "test/mIoU"
+    ]
+    log.info("Finished at step %d: %s", trainer.global_step, ", ".join(scores) or "nothing was monitored")
+    if getattr(best, "best_model_path", ""):
+        log.info("Best checkpoint: %s", best.best_model_path)
     log.info("Run folder: %s", config.run_dir)
-    if trainer.logger is not None and getattr(trainer.logger, "location", None):
+    if getattr(trainer.logger, "location", None):
         log.info("Tracked run: %s", trainer.logger.location)
