@@ -45,7 +45,7 @@ class Experiment:
         return make(
             self.config.loader,
             dataset=make_later(self.config.dataset),
-            splits=_dataset_class(self.config).splits(**_dataset_arguments(self.config)),  # type: ignore[attr-defined]
+            splits=_dataset_class(self.config).splits(**_dataset_arguments(self.config)),
             num_classes=self.config.num_classes,
             train_transforms=make(augmentation.get("train")) or [],
             eval_transforms=make(augmentation.get("eval")) or [],
@@ -61,7 +61,7 @@ class Experiment:
     @cached_property
     def palette(self) -> np.ndarray:
         """(K, 3) uint8 display colors of the dataset's classes."""
-        return _dataset_class(self.config).class_table(**_dataset_arguments(self.config)).palette  # type: ignore[attr-defined]
+        return _dataset_class(self.config).class_table(**_dataset_arguments(self.config)).palette
 
     @cached_property
     def module(self) -> Any:

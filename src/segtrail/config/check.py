@@ -69,9 +69,9 @@ def check(config: DictConfig) -> None:
 
 def _unknown_run_wide_keys(config: DictConfig) -> Iterator[str]:
     valid = {field.name for field in dataclasses.fields(TrainConfig)}
-    for key in config:
+    for key in map(str, config):
         if key not in valid:
-            yield f"{key}: there is no such run-wide key{suggestion(str(key), valid)}"
+            yield f"{key}: there is no such run-wide key{suggestion(key, valid)}"
 
 
 def _missing_folders(config: DictConfig) -> Iterator[str]:
@@ -96,8 +96,8 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig) and not node._is_none():
         if "_target_" in node and node.get("_target_"):
             yield path, node
-        for key in node:
-            yield from _targets(node[key], f"{path}.{key}" if path else str(key))
+        for key in map(str, node):
+            yield from _targets(node[key], f"{path}.{key}" if path else key)
     elif isinstance(node, ListConfig) and not node._is_none():
         for index, item in enumerate(node):
             yield from _targets(item, f"{path}[{index}]")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -90,7 +91,7 @@ def finish(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
     return config
 
 
-def _dataset_class(config: DictConfig) -> type:
+def _dataset_class(config: DictConfig) -> Any:
     module, _, name = str(config.dataset._target_).rpartition(".")
     return getattr(importlib.import_module(module), name)
 

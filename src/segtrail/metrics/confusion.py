@@ -64,6 +64,8 @@ class SegmentationConfusion(Metric):
         ignore_index: target id that does not count.
     """
 
+    indices: list[Tensor] | Tensor  # a tensor once gathered over processes
+    counts: list[Tensor] | Tensor
     full_state_update = False
     higher_is_better = True
 
@@ -83,6 +85,8 @@ class SegmentationConfusion(Metric):
             indices: (B,) int64 positions of the images in the data set.
         """
         counts = confusion_per_image(prediction, target, self.num_classes, self.ignore_index)
+        assert isinstance(self.indices, list)
+        assert isinstance(self.counts, list)
         self.indices.append(indices.to(counts.device))
         self.counts.append(counts.int())  # an image has fewer than 2^31 pixels
 
@@ -93,13 +97,15 @@ class SegmentationConfusion(Metric):
     def _images(self) -> tuple[Tensor, Tensor]:
         """Positions and counts of every image once, in the data set's order."""
         indices, counts = self.indices, self.counts
-        if isinstance(indices, list):  # not yet gathered over processes
+        if isinstance(indices, list) and isinstance(counts, list):  # not yet gathered over processes
             if not indices:
                 empty = torch.zeros(
                     0, self.num_classes, self.num_classes, dtype=torch.int32, device=self.device
                 )
                 return torch.zeros(0, dtype=torch.int64, device=self.device), empty
             indices, counts = torch.cat(indices), torch.cat(counts)
+        assert isinstance(indices, Tensor)
+        assert isinstance(counts, Tensor)
         order = torch.argsort(indices, stable=True)
         indices, counts = indices[order], counts[order]
         first = torch.ones_like(indices, dtype=torch.bool)

@@ -18,6 +18,9 @@ class Normalize(nn.Module):
         (B, C, H, W) uint8 or float to float32 of the same shape.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         scale = 1.0 / (255.0 * torch.tensor(std))

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from segtrail.config.build import Experiment, build
 from segtrail.tracking.base import Tracker
+from segtrail.training.resume import identify
 from segtrail.training.strategy import end_job
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def train(config: DictConfig) -> float | None:
         warnings.filterwarnings("ignore", message)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    identify(config)
     experiment = build(config)
     trainer, module, datamodule = experiment.trainer, experiment.module, experiment.datamodule
     if trainer.is_global_zero:
@@ -82,5 +84,5 @@ def _say_where_to_look(experiment: Experiment, best: Any) -> None:
     if getattr(best, "best_model_path", ""):
         log.info("Best checkpoint: %s", best.best_model_path)
     log.info("Run folder: %s", config.run_dir)
-    if getattr(trainer.logger, "location", None):
+    if isinstance(trainer.logger, Tracker):
         log.info("Tracked run: %s", trainer.logger.location)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
@@ -74,7 +74,7 @@ def plateau(
     optimizer: Optimizer,
     total_steps: int,
     monitor: str = "val/mIoU",
-    mode: str = "max",
+    mode: Literal["min", "max"] = "max",
     factor: float = 0.5,
     patience: int = 5,
     min_lr: float = 0.0,

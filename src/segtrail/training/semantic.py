@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from segtrail.metrics import confusion as metrics
+from segtrail.metrics.boundary import BoundaryF
 from segtrail.models.base import Output, SegmentationModel
 from segtrail.tracking.names import class_metric
 from segtrail.training.module import SegmentationModule
@@ -33,6 +34,7 @@ class SemanticModule(SegmentationModule):
         ignore_index: target id that does not count.
         derived: the names of the batch's derived arrays that the loss takes.
         channels_last: keep weights and images in channels-last memory format.
+        boundary_tolerance: pixels within which boundaries match; None leaves ``boundary_F`` out.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SemanticModule(SegmentationModule):
         palette: np.ndarray,
         ignore_index: int,
         channels_last: bool = False,
+        boundary_tolerance: int | None = None,
     ) -> None:
         super().__init__(model, loss, optimizer, scheduler)
         self.ignore_index = ignore_index
@@ -55,11 +58,14 @@ class SemanticModule(SegmentationModule):
         self.normalize = Normalize(model.mean, model.std)
         self.evaluations = nn.ModuleDict()
         self.evaluation_losses = nn.ModuleDict()
+        self.boundary_scores = nn.ModuleDict()
+        classes = len(self.class_names)
         for split in ("train", "val", "test"):
-            self.evaluations[f"split_{split}"] = metrics.SegmentationConfusion(
-                len(self.class_names), ignore_index
-            )
+            self.evaluations[f"split_{split}"] = metrics.SegmentationConfusion(classes, ignore_index)
             self.evaluation_losses[f"split_{split}"] = MeanMetric(nan_strategy="ignore")
+            if boundary_tolerance is not None:
+                score = BoundaryF(classes, ignore_index, boundary_tolerance)
+                self.boundary_scores[f"split_{split}"] = score
         self.channels_last = channels_last
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -67,6 +73,14 @@ class SemanticModule(SegmentationModule):
     def evaluation(self, split: str) -> metrics.SegmentationConfusion:
         """Returns the confusion counts of a split's latest evaluation."""
         return self.evaluations[f"split_{split}"]  # type: ignore[return-value]  # ModuleDict loses the type
+
+    def evaluation_loss(self, split: str) -> MeanMetric:
+        """Returns the mean loss of a split's latest evaluation."""
+        return self.evaluation_losses[f"split_{split}"]  # type: ignore[return-value]
+
+    def boundary_score(self, split: str) -> BoundaryF:
+        """Returns the boundary F-score of a split's latest evaluation."""
+        return self.boundary_scores[f"split_{split}"]  # type: ignore[return-value]
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -113,11 +127,11 @@ class SemanticModule(SegmentationModule):
     def _evaluation_step(self, batch: dict[str, Any], split: str) -> dict[str, Tensor]:
         output = self(batch)
         logits = output.logits
-        self.evaluation_losses[f"split_{split}"].update(
-            self._plain_loss(logits, batch).detach(), weight=logits.shape[0]
-        )
+        self.evaluation_loss(split).update(self._plain_loss(logits, batch).detach(), weight=logits.shape[0])
         prediction = self.predict_classes(logits)
         self.evaluation(split).update(prediction, batch["mask"], batch["indices"])
+        if self.boundary_scores:
+            self.boundary_score(split).update(prediction, batch["mask"])
         return {"logits": logits, "prediction": prediction}
 
     def _plain_loss(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -133,7 +147,9 @@ class SemanticModule(SegmentationModule):
     def _reset(self, split: str) -> None:
         # At the start, not the end: callbacks read the counts after the epoch.
         self.evaluation(split).reset()
-        self.evaluation_losses[f"split_{split}"].reset()
+        self.evaluation_loss(split).reset()
+        if self.boundary_scores:
+            self.boundary_score(split).reset()
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -145,11 +161,13 @@ class SemanticModule(SegmentationModule):
         confusion = self.evaluation(split).compute().cpu()
         per_class = metrics.iou(confusion)
         values = {
-            f"{split}/loss": self.evaluation_losses[f"split_{split}"].compute().item(),
+            f"{split}/loss": self.evaluation_loss(split).compute().item(),
             f"{split}/mIoU": per_class.nanmean().item(),
             f"{split}/mDice": metrics.dice(confusion).nanmean().item(),
             f"{split}/pixel_accuracy": metrics.pixel_accuracy(confusion).item(),
         }
+        if self.boundary_scores:
+            values[f"{split}/boundary_F"] = self.boundary_score(split).compute().nanmean().item()
         # A class that is in neither target nor prediction has no IoU to log.
         values |= {
             class_metric(split, "IoU", name): value
