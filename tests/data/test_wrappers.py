@@ -27,7 +27,7 @@ def shapes(split: str = "train", **options: object) -> ShapesDataset:
 
 def test_merged_and_dropped_classes_in_masks_and_objects() -> None:
     original = shapes(instances=True)
-    dataset = RemappedDataset("train", SHAPES | {"instances": True}, CLASSES)
+    dataset = RemappedDataset("train", SHAPES, CLASSES, instances=True)
     assert dataset.class_names == ("round", "other")
     assert (dataset.palette == original.palette[[1, 2]]).all()
     assert dataset.ids == original.ids

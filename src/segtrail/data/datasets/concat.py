@@ -48,7 +48,7 @@ class ConcatDataset(SegmentationDataset):
         }
         if not nodes:
             raise DataError(f"none of the datasets {', '.join(_present(datasets))} has a split {split!r}")
-        self.members = [make(node, split) for node in nodes.values()]
+        self.members = [make(node, split, common.get("instances", False)) for node in nodes.values()]
         voids = {name: member.ignore_index for name, member in zip(nodes, self.members, strict=True)}
         if len({*voids.values(), ignore_index} - {None}) > 1:
             raise DataError(f"the datasets differ in ignore_index: {voids}; set them equal")

@@ -31,6 +31,7 @@ def arguments_of(node: Nested) -> dict[str, Any]:
     return dict(node.keywords) if isinstance(node, partial) else {}
 
 
-def make(node: Nested, split: str) -> SegmentationDataset:
-    """The dataset of one split."""
-    return class_of(node)(split=split, **arguments_of(node))
+def make(node: Nested, split: str, instances: bool = False) -> SegmentationDataset:
+    """The dataset of one split, with objects if the node or the caller asks for them."""
+    arguments = arguments_of(node) | ({"instances": True} if instances else {})
+    return class_of(node)(split=split, **arguments)

@@ -41,7 +41,7 @@ class RemappedDataset(SegmentationDataset):
         ignore_index: int | None = None,
         **common: Unpack[Common],
     ) -> None:
-        self.dataset: SegmentationDataset = make(dataset, split)
+        self.dataset: SegmentationDataset = make(dataset, split, common.get("instances", False))
         void = self.dataset.ignore_index
         if ignore_index not in (None, void):
             raise ValueError(
