@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.datamodule import SegmentationDataModule
 from segtrail.data.detections import encode
+from segtrail.data.mixing import mosaic
 from segtrail.data.objects import boxes_of
 from segtrail.data.pipeline import SampleSource
 from segtrail.data.sampler import EpochSampler
@@ -32,6 +33,7 @@ class InstanceDataModule(SegmentationDataModule):
         aspect_ratio_groups: images are grouped by height / width into so many groups of equal number, and
             a training batch is of one group, since padding it costs time; 1 is off.
         copy_paste: probability that objects of another image are pasted into a training image.
+        mosaic: probability that a training image is a mosaic of itself and three others.
         min_visible: an object is dropped if pasted ones leave a smaller share of it visible.
         **options: those of :class:`SegmentationDataModule`.
     """
@@ -41,17 +43,19 @@ class InstanceDataModule(SegmentationDataModule):
         *,
         aspect_ratio_groups: int = 3,
         copy_paste: float = 0.0,
+        mosaic: float = 0.0,
         min_visible: float = 0.1,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if aspect_ratio_groups < 1 or not 0 <= copy_paste <= 1 or not 0 <= min_visible <= 1:
+        if aspect_ratio_groups < 1 or not all(0 <= share <= 1 for share in (copy_paste, mosaic, min_visible)):
             raise ValueError(
-                f"aspect_ratio_groups={aspect_ratio_groups} must be at least 1, "
-                f"copy_paste={copy_paste} and min_visible={min_visible} within 0..1"
+                f"aspect_ratio_groups={aspect_ratio_groups} must be at least 1, copy_paste={copy_paste}, "
+                f"mosaic={mosaic} and min_visible={min_visible} within 0..1"
             )
         self.aspect_ratio_groups = aspect_ratio_groups
         self.copy_paste = copy_paste
+        self.mosaic = mosaic
         self.min_visible = min_visible
 
     def dataset(self, split: str) -> Any:
@@ -68,9 +72,12 @@ class InstanceDataModule(SegmentationDataModule):
     def _samples(
         self, dataset: SampleSource, transforms: Sequence[Any], training: bool
     ) -> Dataset[dict[str, Any]]:
-        share = self.copy_paste if training else 0.0
         augmentation = InstanceAugmentation(transforms)
-        return InstanceSamples(dataset, augmentation, self.seed, training, share, self.min_visible)
+        if not training:
+            return InstanceSamples(dataset, augmentation, self.seed, training)
+        return InstanceSamples(
+            dataset, augmentation, self.seed, training, self.copy_paste, self.min_visible, self.mosaic
+        )
 
     def _collate(self, dataset: SampleSource) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
         return collate
@@ -120,7 +127,7 @@ class InstanceSamples(Dataset[dict[str, Any]]):
         augmentation: applied to each of them.
         seed: of augmentation and pasting.
         training: without crowds, and without entries for the evaluation.
-        copy_paste, min_visible: see :class:`InstanceDataModule`.
+        copy_paste, min_visible, mosaic: see :class:`InstanceDataModule`.
     """
 
     def __init__(
@@ -131,6 +138,7 @@ class InstanceSamples(Dataset[dict[str, Any]]):
         training: bool = True,
         copy_paste: float = 0.0,
         min_visible: float = 0.1,
+        mosaic: float = 0.0,
     ) -> None:
         self.dataset = dataset
         self.augmentation = augmentation
@@ -138,6 +146,7 @@ class InstanceSamples(Dataset[dict[str, Any]]):
         self.training = training
         self.copy_paste = copy_paste
         self.min_visible = min_visible
+        self.mosaic = mosaic
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -167,8 +176,17 @@ class InstanceSamples(Dataset[dict[str, Any]]):
             "ids": name,
         }
 
-    def _augmented(self, index: int, key: Sequence[int]) -> tuple[np.ndarray, Instances, str]:
+    def _mixed(self, index: int, key: Sequence[int]) -> Sample:
         sample = self.dataset[index]
+        generator = np.random.default_rng([*key, 2])  # 2: apart from augmentation's and pasting's
+        if not self.mosaic or generator.random() >= self.mosaic:
+            return sample
+        others = [self.dataset[int(other)] for other in generator.integers(len(self.dataset), size=3)]
+        height, width = sample.image.shape[:2]
+        return mosaic([sample, *others], (height, width), self.dataset.ignore_index, generator)
+
+    def _augmented(self, index: int, key: Sequence[int]) -> tuple[np.ndarray, Instances, str]:
+        sample = self._mixed(index, key)
         if sample.instances is None:
             raise DataError(
                 f"{type(self.dataset).__name__} has no objects, only a class for every pixel; "
