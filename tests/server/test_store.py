@@ -87,8 +87,10 @@ def test_every_type_comes_back_as_it_was(store: Store, run: str, open_store: Cal
     steps, values, times = other.series(run, "m/loss")
     assert (steps.tolist(), values.tolist(), times.tolist()) == ([0, 1, 2], [3, 1, 2], [1000, 1001, 1002])
     assert other.text_series(run, "m/log", 1, 5) == {
-        "total": 2, "steps": [1.0],
-        "values": ["two\n"], "times": [1001],
+        "total": 2,
+        "steps": [1.0],
+        "values": ["two\n"],
+        "times": [1001],
     }
     first, second = other.image_series(run, "m/image")
     assert first[:3] == (0, 0.0, 1000)

@@ -125,20 +125,23 @@ class OpLog:
         # Damaged, or several records without a newline: resume at whatever begins like a record.
         records: list[Record] = []
         text = line.decode("latin-1")
-        good = at = 0
+        end = at = 0
         while (match := _START.search(line, at)) is not None:
             try:
                 value, at = _DECODER.raw_decode(text, match.start())
             except (ValueError, RecursionError):
                 at = match.end()
                 continue
-            good += at - match.start()
+            self._lose(match.start() - end)
+            end = at
             records += self._accept(value)
-        lost = len(line) - good
-        if lost >= SHORTEST_RECORD // 2:
-            self._hidden += lost // SHORTEST_RECORD + 1
-            self.problems.append(f"{self.path.name}/{self.file}: {lost} damaged bytes after {self.version}")
+        self._lose(len(line) - end)
         return records
+
+    def _lose(self, size: int) -> None:
+        if size >= SHORTEST_RECORD // 2:
+            self._hidden += size // SHORTEST_RECORD + 1
+            self.problems.append(f"{self.path.name}/{self.file}: {size} damaged bytes after {self.version}")
 
     def _accept(self, value: Any) -> list[Record]:
         version = value.get("version") if isinstance(value, dict) else None
