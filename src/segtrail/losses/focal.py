@@ -42,9 +42,7 @@ class FocalLoss(StatisticsLoss):
         self.register_buffer("alpha", None if alpha is None else torch.as_tensor(list(alpha)).float())
 
     def of(self, statistics: Statistics) -> Tensor:
-        values = _Focal.apply(
-            required(statistics.cross_entropy), statistics.true_probability.detach(), self.gamma
-        )
+        values = _Focal.apply(required(statistics.cross_entropy), self.gamma)
         if self.alpha is not None:
             values = values * self.alpha.to(values.dtype)[statistics.labels]
         return masked_mean(values, statistics.valid)
@@ -54,16 +52,16 @@ class _Focal(torch.autograd.Function):
     """``(1 - p)^gamma CE`` with its slope in CE = -log p, which autograd takes many small steps for."""
 
     @staticmethod
-    def forward(ctx: Any, entropy: Tensor, true_probability: Tensor, gamma: float) -> Tensor:
-        # the floor keeps the slope finite at p = 1 for gamma < 1
-        wrong = (1 - true_probability).clamp_(min=torch.finfo(entropy.dtype).tiny)
+    def forward(ctx: Any, entropy: Tensor, gamma: float) -> Tensor:
+        wrong = torch.expm1(-entropy).neg_()  # 1 - p without cancellation
+        wrong.clamp_(min=torch.finfo(entropy.dtype).tiny)  # a finite slope at p = 1 for gamma < 1
         factor = wrong**gamma
-        slope = (true_probability * entropy).mul_(gamma).mul_(wrong ** (gamma - 1)).add_(factor)
+        slope = (entropy - wrong * entropy).mul_(gamma).mul_(wrong ** (gamma - 1)).add_(factor)
         ctx.save_for_backward(slope)
         return factor * entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        return slope * grad, None, None
+        return slope * grad, None

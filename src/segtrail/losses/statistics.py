@@ -104,7 +104,7 @@ def _by_sigmoid(
     wrong = torch.where((labels == 0) & valid, (-toward_label).sigmoid(), 0)
     return (
         toward_label.sigmoid(),
-        F.softplus(-toward_label) if entropy else None,
+        -F.logsigmoid(toward_label) if entropy else None,
         wrong.sum((2, 3)) if first else None,
         wrong.square().sum((2, 3)) if second else None,
     )
