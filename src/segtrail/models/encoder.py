@@ -86,9 +86,10 @@ def freeze_unused(
     """
     was_training = module.training
     module.eval()  # leaves the running statistics alone
-    outputs = run(torch.zeros(1, in_channels, size, size))
     parameters = list(module.parameters())
-    used = torch.autograd.grad([output.sum() for output in outputs], parameters, allow_unused=True)
+    with torch.enable_grad():
+        outputs = run(torch.zeros(1, in_channels, size, size))
+        used = torch.autograd.grad([output.sum() for output in outputs], parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, used, strict=True):
         if gradient is None:
             parameter.requires_grad_(False)

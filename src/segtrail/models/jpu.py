@@ -10,8 +10,25 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segtrail.models.blocks import ConvNormReLU, resize
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A 3x3 convolution of each channel by itself, at one dilation, that keeps the size."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__(
+            channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad, _ = self.dilation
+        if pad < 8 or x.device.type != "cpu":
+            return super().forward(x)
+        # on a CPU the convolution's own padding falls off the fast path here: 6 times the time
+        return F.conv2d(F.pad(x, (pad, pad, pad, pad)), self.weight, None, 1, 0, pad, self.groups)
 
 
 class SeparableBranch(nn.Sequential):
@@ -21,15 +38,7 @@ class SeparableBranch(nn.Sequential):
         self, in_channels: int, out_channels: int, dilation: int, norm: Callable[[int], nn.Module]
     ) -> None:
         super().__init__(
-            nn.Conv2d(
-                in_channels,
-                in_channels,
-                3,
-                padding=dilation,
-                dilation=dilation,
-                groups=in_channels,
-                bias=False,
-            ),
+            DepthwiseConv(in_channels, dilation),
             norm(in_channels),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             norm(out_channels),
