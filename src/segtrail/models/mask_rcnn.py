@@ -132,8 +132,8 @@ class MaskRCNN(GeneralizedRCNN):
             mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
             mask_head=MaskRCNNHeads(channels, [mask_channels] * mask_convs, 1, norm),
             mask_predictor=MaskRCNNPredictor(mask_channels, mask_channels, len(names)),
+            box_loss=box_loss,
         )
-        roi_heads.box_loss = box_loss
         sizes = (min_size,) if isinstance(min_size, int) else tuple(min_size)
         transform = torchvision_transform.GeneralizedRCNNTransform(
             sizes, max_size, list(self.mean), list(self.std)

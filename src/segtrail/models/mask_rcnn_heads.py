@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import roi_heads as torchvision_heads
@@ -14,12 +16,15 @@ Targets = list[dict[str, Tensor]]
 class RoIHeads(torchvision_heads.RoIHeads):
     """torchvision's heads, whose losses are a method and can be exchanged.
 
-    Attributes:
+    Args:
+        *arguments, **options: those of torchvision's class.
         box_loss: ``(logits (R, C), deltas (R, 4C), labels (R,), target deltas (R, 4), coder weights)
             -> (classification, localization)``; None takes those of Fast R-CNN.
     """
 
-    box_loss: nn.Module | None = None
+    def __init__(self, *arguments: Any, box_loss: nn.Module | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.box_loss = box_loss
 
     def losses(
         self,
