@@ -67,7 +67,7 @@ def run(config: DictConfig) -> dict[str, float]:
         accelerator="auto" if settings["device"] == "auto" else settings["device"],
         devices=1,
         logger=tracker or False,
-        callbacks=[PerImageResults()],
+        callbacks=[PerImageResults()] if hasattr(module, "evaluation") else [],  # instances have none
         enable_checkpointing=False,
         enable_model_summary=False,
         default_root_dir=settings["output"],
