@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def find_run(source: str, outputs: Path = OUTPUTS) -> Path:
     raise ResumeError(
         f"resume={source}: neither a run folder, a checkpoint in one, nor the id of a run under {outputs}/"
     )
+
+
+def identify(config: DictConfig) -> None:
+    """Chooses the tracked run's id before the run starts, so that it can be resumed whenever it is killed."""
+    tracker = config.tracker
+    if "custom_run_id" in tracker and tracker.custom_run_id is None and tracker.run_id is None:
+        tracker.custom_run_id = str(uuid.uuid4())
 
 
 def _last_written(run: Path) -> float:
@@ -95,6 +103,6 @@ def resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         saved.resume = str(checkpoint) if checkpoint.is_file() else None
         saved.run_dir = str(run)
         run_id = run / "run_id"
-        if run_id.is_file() and "run_id" in saved.tracker:
+        if run_id.is_file() and "run_id" in saved.tracker and saved.tracker.get("custom_run_id") is None:
             saved.tracker.run_id = run_id.read_text().strip()
     return saved

@@ -1,0 +1,9 @@
+"""Imported once by the process that test jobs are forked from; computes nothing."""
+
+import neptune
+import pytorch_lightning
+import torch
+
+torch.set_num_threads(1)
+assert neptune
+assert pytorch_lightning

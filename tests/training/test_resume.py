@@ -1,0 +1,72 @@
+"""Runs that are killed anywhere go on as if nothing had happened."""
+
+import random
+import signal
+
+import pytest
+
+from segtrail.training.resume import ResumeError, find_run
+from tests.training.command import SMALL, checkpoint, output, run, same_weights, tracked
+
+OFTEN = [*SMALL, "callbacks.last_checkpoint.every_n_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(folder, *OFTEN) == 0, output(folder)
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_a_random_instant(whole, tmp_path, seed):
+    rng = random.Random(seed)
+    code = run(tmp_path, *OFTEN, kill=(signal.SIGKILL, rng.uniform(0, 1.2)))
+    assert code in (0, -signal.SIGKILL), output(tmp_path)
+    if code and seed % 4 == 0:  # and once more
+        run(tmp_path, "resume=last", kill=(signal.SIGKILL, rng.uniform(0, 0.6)))
+    assert run(tmp_path, "resume=last") == 0, output(tmp_path)
+    assert same_weights(checkpoint(whole), checkpoint(tmp_path))
+    assert same_weights(checkpoint(whole, "best"), checkpoint(tmp_path, "best"))
+    assert tracked(tmp_path) == tracked(whole)
+    assert len(list(tmp_path.glob("outputs/*/*"))) == 1
+    logs = list(tmp_path.glob(".neptune/offline/*"))
+    assert len({log.name.split("__")[1] for log in logs}) == 1
+
+
+def test_terminated_run_saves_the_step_and_says_that_it_did_not_finish(whole, tmp_path):
+    saved_once = "outputs/*/*/checkpoints/last.ckpt"
+    code = run(tmp_path, *SMALL, "trainer.max_epochs=400", kill=(signal.SIGTERM, 0.1), after=saved_once)
+    assert code == 128 + signal.SIGTERM, output(tmp_path)
+    saved = checkpoint(tmp_path)
+    assert saved["global_step"] > 0
+    assert run(tmp_path, "resume=last", f"trainer.max_epochs={saved['epoch'] + 2}") == 0, output(tmp_path)
+    assert checkpoint(tmp_path)["global_step"] == 6 * (saved["epoch"] + 2)
+
+
+def test_resume_takes_the_config_of_the_run(whole, tmp_path):
+    (folder,) = whole.glob("outputs/*/*")
+    assert run(tmp_path, f"resume={folder}", "loss=dice") == 2
+    assert "leave out loss=dice" in output(tmp_path)
+
+
+def test_runs_are_found_by_folder_checkpoint_id_and_age(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(("a", "b")):
+        run_folder = tmp_path / "outputs" / "day" / name
+        (run_folder / "checkpoints").mkdir(parents=True)
+        (run_folder / "config.yaml").write_text("")
+        (run_folder / "run_id").write_text(f"id-{name}\n")
+        (run_folder / "checkpoints/last.ckpt").write_text("")
+        import os
+
+        for file in (run_folder, *run_folder.rglob("*")):
+            os.utime(file, (age + 1, age + 1))
+    a, b = (tmp_path / "outputs/day" / name for name in "ab")
+    assert find_run("last") == b
+    assert find_run("id-a") == a
+    assert find_run(str(a)) == a
+    assert find_run("outputs/day/a/checkpoints/last.ckpt") == a
+    with pytest.raises(ResumeError, match="neither a run folder"):
+        find_run("id-c")
