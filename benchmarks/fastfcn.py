@@ -3,10 +3,11 @@
     python benchmarks/fastfcn.py              # ResNet-50 and -101, four heads, 512 x 512
     python benchmarks/fastfcn.py --quick      # a smoke run
 
-Both networks have the same encoder and head, random weights and channels_last memory, and run in turn in
-one process; times are medians after a warm-up: on a GPU wall time, on a CPU the process's CPU time on one
-thread, which other programs on the machine disturb less. MACs are counted with the auxiliary head, as published. "of MACs" is the ratio
-of the times over the ratio of the MACs that were run: 1 means that time follows work.
+Both networks have the same encoder and head, random weights and channels_last memory, and run in turn
+in one process; times are medians after a warm-up: on a GPU wall time, on a CPU the process's CPU time on
+one thread, which other programs on the machine disturb less. MACs are counted with the auxiliary head, as
+published. "of MACs" is the ratio of the times over the ratio of the MACs that were run: 1 means that time
+follows work.
 """
 
 from __future__ import annotations
