@@ -1,4 +1,4 @@
-"""Writes runs in the layout of Neptune's offline log, without the client: quick, and broken where a test wants.
+"""Writes runs in the layout of Neptune's offline log, without the client: quick, and broken if wanted.
 
 The records are those that the client writes; the names and file formats are those of segtrail.tracking.
 """
@@ -130,7 +130,7 @@ def predict(label: np.ndarray, quality: float, seed: int) -> np.ndarray:
     """The truth with blocks moved and mislabeled; less of it the better the quality (0 to 1)."""
     rng = np.random.default_rng(seed)
     result = np.where(label == IGNORE, 1, label).astype(np.uint8)
-    shift = int(round((1 - quality) * 12))
+    shift = round((1 - quality) * 12)
     if shift:
         result = np.roll(result, (rng.integers(-shift, shift + 1), rng.integers(-shift, shift + 1)), (0, 1))
     for _ in range(int((1 - quality) * 10)):

@@ -14,7 +14,8 @@ from segtrail.tracking import names
 
 _ATOMS = ("float", "int", "bool", "string", "datetime")
 _HEAD = ("sys/name", "sys/tags", "sys/failed", "sys/state", "sys/creation_time", "sys/running_time")
-_DEFAULT = re.compile(r"parameters/.+|(val|test)/[^/]+|train/(loss|epoch)|environment/git/commit")
+_METRICS = re.compile(r"(val|test)/[^/]+|train/(loss|epoch)")
+_DEFAULT = re.compile(r"parameters/.+|environment/git/commit")
 _MAX_DEFAULT = 250
 _LIVE = "`sys/trashed`:bool = false"
 
@@ -40,13 +41,17 @@ def is_column(type: str) -> bool:
     return type in _ATOMS or type in ("floatSeries", "stringSet")
 
 
-def search_columns(known: dict[str, str], words: Sequence[str], limit: int) -> dict[str, str]:
+def search_columns(
+    known: dict[str, str], words: Sequence[str], limit: int, type_: str = ""
+) -> dict[str, str]:
     """Those of `known` that can be columns and contain any of `words`, the best matches first."""
     wanted = [word.lower() for word in words]
     found = [
         path
         for path, type in known.items()
-        if is_column(type) and (not wanted or any(word in path.lower() for word in wanted))
+        if is_column(type)
+        and type_ in ("", type)
+        and (not wanted or any(word in path.lower() for word in wanted))
     ]
     found.sort(key=lambda path: (not any(path.lower().endswith(word) for word in wanted), path))
     return {path: known[path] for path in found[:limit]}
@@ -68,8 +73,12 @@ def runs_table(
         ``runs`` (id, sys_id, name, state, created, duration, tags) and ``columns``: path, type, whether the
         values differ between runs, and the value of each run (of a series: last, min and max).
     """
-    default = [path for path, type in known.items() if is_column(type) and _DEFAULT.fullmatch(path)]
-    wanted = list(dict.fromkeys([*default[:_MAX_DEFAULT], *(path for path in extra if path in known)]))
+    cells_of = [path for path, type in known.items() if is_column(type)]
+    metrics = [path for path in cells_of if _METRICS.fullmatch(path)]
+    others = [path for path in cells_of if _DEFAULT.fullmatch(path)]
+    others.sort(key=lambda path: path.count("/"))  # where there are too many, the shallow ones tell more
+    chosen = sorted([*metrics[:_MAX_DEFAULT], *others[:_MAX_DEFAULT]])
+    wanted = list(dict.fromkeys([*chosen, *(path for path in extra if path in known)]))
     page = store.runs(project, query=_LIVE, columns=[*_HEAD, *wanted])
     found = page.runs if ids is None else [run for run in page.runs if run["id"] in set(ids)]
     values = [run["attributes"] for run in found]

@@ -152,8 +152,10 @@ def _add_runs(router: APIRouter, store: Store, paths: _Paths, access: Access) ->
         return json_reply(request, {"version": version, "trashed": trashed, **table})
 
     @router.get("/ui/api/columns")
-    def column_names(request: Request, project: str, search: Ids, limit: int = 500) -> Response:
-        found = columns.search_columns(_found(lambda: paths.of(project)), search, limit)
+    def column_names(
+        request: Request, project: str, search: Ids, limit: int = 500, type: str = ""
+    ) -> Response:
+        found = columns.search_columns(_found(lambda: paths.of(project)), search, limit, type)
         return json_reply(request, {"paths": list(found), "types": list(found.values())})
 
     @router.get("/ui/api/trash")
@@ -190,11 +192,10 @@ def _add_runs(router: APIRouter, store: Store, paths: _Paths, access: Access) ->
     @router.get("/ui/api/importance")
     def importance(request: Request, project: str, metric: str, aggregate: str = "max") -> Response:
         known = _found(lambda: paths.of(project))
-        parameters = [path for path in known if path.startswith("parameters/")][:500]
-        table = columns.runs_table(store, project, known, [metric, *parameters])
+        table = columns.runs_table(store, project, known, [metric])
         by_path = {column["path"]: column for column in table["columns"]}
         values = by_path.get(metric, {}).get(aggregate, [])
-        chosen = {path: by_path[path]["value"] for path in parameters if path in by_path}
+        chosen = {path: column["value"] for path, column in by_path.items() if path.startswith("parameters/")}
         return json_reply(request, {"importance": sweep.importance(chosen, values) if values else []})
 
 

@@ -259,13 +259,12 @@ async function poll() {
       const { version, runs, changed } = await getJSON("changes", { since: table.version, project: state.get("project") });
       document.body.classList.remove("offline");
       if (changed) lastChange = changed;
-      if (runs.length) {
-        const before = table.rows.length;
+      if (runs.length && !table.rows.length) await begin();
+      else if (runs.length) {
         await table.refresh(runs);
         await applyFilter();
         drawRail();
-        if (!before) await start();
-        else await page.live?.(runs);
+        await page.live?.(runs);
       }
       table.version = version;
     } catch (error) {
@@ -295,7 +294,10 @@ addEventListener("keydown", (event) => {
 
 // ---------------------------------------------------------------- start
 
-async function start() {
+async function begin() {
+  ({ projects } = await getJSON("projects"));
+  if (!projects.includes(state.get("project"))) state.set({ project: projects[0] || null }, { quiet: true });
+  await table.load(state.get("project"));
   if (!state.has("runs") && table.rows.length) {
     const best = table.ranked(table.rows, context.metric(), context.direction()).slice(0, 5);
     state.set({ runs: state.asList(best.map((row) => row.id)) }, { quiet: true });
@@ -307,10 +309,7 @@ async function start() {
 
 document.body.classList.toggle("no-rail", !railOpen);
 try {
-  ({ projects } = await getJSON("projects"));
-  if (!projects.includes(state.get("project"))) state.set({ project: projects[0] || null }, { quiet: true });
-  await table.load(state.get("project"));
-  await start();
+  await begin();
 } catch (error) {
   fill($("page"), notice("The server does not answer", /** @type {Error} */ (error).message, " Reload when it is back."));
   document.body.dataset.ready = "error";

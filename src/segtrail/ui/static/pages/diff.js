@@ -7,6 +7,7 @@ import * as state from "../state.js";
 
 /** @typedef {import("../app.js").Context} Context */
 
+const MAX_ROWS = 800;
 const SECTIONS = [["parameters/", "Configuration"], ["packages/", "Packages"], ["environment/", "Environment"], ["", "Other"]];
 
 /** @param {HTMLElement} root @param {Context} context @returns {Promise<import("../app.js").Page>} */
@@ -40,6 +41,8 @@ export async function mount(root, context) {
     const find = state.get("find").toLowerCase();
     const place = runs.indexOf(context.reference());
     const rows = data.rows.filter((/** @type {any} */ row) => (all || row.differs) && (!find || row.path.toLowerCase().includes(find) || row.values.some((/** @type {any} */ v) => show(v).toLowerCase().includes(find))));
+    const left = rows.length - MAX_ROWS;
+    rows.length = Math.min(rows.length, MAX_ROWS);
     const head = h("tr", {}, h("th", {}, ""), runs.map((id) => h("th", {}, h("span.key", { className: `key${context.look(id).dash.length ? " dashed" : ""}`, style: { borderColor: context.look(id).color } }), context.name(id), id === context.reference() ? " ★" : "")));
     const taken = new Set();
     const sections = SECTIONS.flatMap(([prefix, title]) => {
@@ -63,6 +66,7 @@ export async function mount(root, context) {
     fill(body, data.warnings.map((/** @type {any} */ w) => h("div.warning", { role: "alert" }, h("strong", {}, context.name(w.run)), " is not compared fairly: ", w.reasons.join("; "), ".")),
       h("section.card.scroll", {}, sections.length ? h("table.plain", { id: "differences" }, h("thead", {}, head), h("tbody", {}, sections))
         : h("p.muted", {}, find ? "Nothing matches the search." : runs.length < 2 ? "Choose a second run to compare with." : "These runs have the same configuration, packages and environment.")),
+      left > 0 && h("p.muted", {}, `and ${left} more: narrow the search above`),
       h("div", { id: "texts", className: "two" }));
   }
 
