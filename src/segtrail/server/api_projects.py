@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from segtrail.server.auth import ROLES, AuthError, ForbiddenError
 from segtrail.server.call import BadRequestError, Call
 from segtrail.server.database import ConflictError, NotFoundError
+from segtrail.server.operations import text
 
 # The protocol's names of roles, weakest first, in the order of ROLES.
 _WIRE_ROLES = ("viewer", "member", "manager")
@@ -73,7 +75,7 @@ def get_project(call: Call) -> Any:
     except NotFoundError:
         if "/" not in name or call.auth.level(call.caller.user, name) <= ROLES.index("contributor"):
             raise
-    call.store.ensure_project(name)
+    call.store.ensure_project(text(name, "name", 256))
     return _project(call.project("viewer"))
 
 
@@ -111,14 +113,13 @@ def create_project(call: Call) -> Any:
     workspace, short = wanted.get("organizationId"), wanted.get("name")
     if not isinstance(workspace, str) or not isinstance(short, str) or not workspace or not short:
         raise BadRequestError("projectToCreate needs organizationId and name")
-    name = f"{workspace}/{short}"
+    name = text(f"{workspace}/{short}", "name", 256)
+    key, description = wanted.get("projectKey"), text(wanted.get("description") or "", "description")
+    if key is not None and not (isinstance(key, str) and re.fullmatch(r"[A-Z0-9]{1,10}", key)):
+        raise BadRequestError(f"projectKey must be 1 to 10 capital letters or digits, got {key!r:.80}")
+    visibility = text(wanted.get("visibility") or "priv", "visibility", 16)
     call.auth.require(call.caller, name, "contributor")
-    call.store.create_project(
-        name,
-        wanted.get("projectKey"),
-        wanted.get("description") or "",
-        wanted.get("visibility") or "priv",
-    )
+    call.store.create_project(name, key, description, visibility)
     if call.auth.required:
         call.auth.set_role(call.caller.user, name, "owner")
     return _project(call.project("viewer", name))

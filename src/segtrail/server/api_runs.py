@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import sqlalchemy as sa
@@ -193,13 +194,11 @@ def search_entries(call: Call) -> Any:
         limit, offset = int(page.get("limit", 100)), int(page.get("offset", 0))
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise BadRequestError(f"malformed params: {error!r:.200}") from None
-    if (
-        not isinstance(query, str)
-        or not isinstance(sort, str | None)
-        or not 0 <= limit <= 10_000
-        or offset < 0
-    ):
-        raise BadRequestError("malformed params: query, sorting or pagination")
+    texts = [query, *(columns or ()), *([] if sort is None else [sort])]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRequestError("malformed params: query, names of columns and of the sorting must be strings")
+    if not 0 <= limit <= 10_000 or not 0 <= offset < 2**31:
+        raise BadRequestError("malformed params: pagination")
     with call.store.read() as connection:
         found = find_runs(
             connection,
@@ -230,8 +229,10 @@ def search_attributes(call: Call) -> Any:
     project = call.project("viewer")
     search = call.query.get("search") or ""
     try:
-        pattern = re.compile(search)
-    except re.error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the search is the user's, its style too
+            pattern = re.compile(search)
+    except (re.error, OverflowError):
         pattern = re.compile(re.escape(search))
     limit = min(call.integer("limit", _SEARCH_LIMIT) or _SEARCH_LIMIT, _SEARCH_LIMIT)
     entries = [{"name": path, "type": type} for path, (type, _) in SYSTEM.items() if pattern.search(path)]

@@ -22,6 +22,12 @@ ENDPOINTS = [
 ]
 
 
+def _number(value: Any, name: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise BadRequestError(f"{name} must be a whole number of at least 0, got {value!r:.80}")
+    return value
+
+
 def source(call: Call) -> Any:
     known = call.store.source(text(call.text("directory"), "directory", 512))
     if known is not None and known[0]:
@@ -33,9 +39,7 @@ def open_source(call: Call) -> Any:
     wanted = call.object()
     names = {key: text(wanted.get(key), key, 512) for key in ("directory", "origin", "project")}
     custom_id = None if wanted.get("custom_id") is None else text(wanted["custom_id"], "custom_id", 256)
-    created, version = wanted.get("created"), wanted.get("version")
-    if not isinstance(created, int) or not isinstance(version, int):
-        raise BadRequestError("created and version must be whole numbers")
+    created, version = (_number(wanted.get(key), key) for key in ("created", "version"))
     call.auth.require(call.caller, names["project"], "contributor")
     run_id = call.store.open_source(**names, custom_id=custom_id, created=created, version=version)
     call.container("contributor", run_id)
@@ -66,19 +70,17 @@ def artifact(call: Call) -> Any:
 
 def records(call: Call) -> Any:
     wanted = call.object()
-    directory, version = text(wanted.get("directory"), "directory", 512), wanted.get("version")
-    items = wanted.get("items")
-    if not isinstance(items, list) or not isinstance(version, int):
-        raise BadRequestError("items must be a list and version a whole number")
-    for item in items:
-        if not isinstance(item, list) or len(item) != 3 or not all(type(item[i]) is int for i in (0, 2)):
-            raise BadRequestError("an item is [version, operation, epoch milliseconds]")
+    directory = text(wanted.get("directory"), "directory", 512)
+    version, items = _number(wanted.get("version"), "version"), wanted.get("items")
+    if not isinstance(items, list) or not all(isinstance(i, list) and len(i) == 3 for i in items):
+        raise BadRequestError("items must be a list of [version, operation, epoch milliseconds]")
+    records = [(_number(i[0], "version"), i[1], _number(i[2], "time")) for i in items]
     known = call.store.source(directory)
     if known is None:
         raise NotFoundError(f"{directory} was not opened")
     call.container("contributor", known[0])
     place = text(wanted.get("place"), "place", 512)
-    count, errors = call.store.ingest(directory, [tuple(item) for item in items], version, place)
+    count, errors = call.store.ingest(directory, records, version, place)
     call.shared.metrics.count("segtrail_ingested_total", count)
     return {"count": count, "errors": errors}
 

@@ -32,7 +32,7 @@ from segtrail.server import api_artifacts, api_files, api_projects, api_runs, ap
 from segtrail.server.api_files import TooLargeError
 from segtrail.server.auth import Auth, AuthError, Caller, ForbiddenError
 from segtrail.server.call import BadRequestError, Call, MissingRunError
-from segtrail.server.database import ConflictError, NotFoundError
+from segtrail.server.database import ConflictError, InvalidNameError, NotFoundError
 from segtrail.server.ingest import Follower
 from segtrail.server.login import Guard, LoopbackOnly, login
 from segtrail.server.metrics import Metrics
@@ -67,6 +67,7 @@ _STATUS: tuple[tuple[type[Exception], int, dict[str, str]], ...] = (
     (QuerySyntaxError, 400, {"title": "Syntax error"}),
     (BadRequestError, 400, {}),
     (OperationError, 400, {}),
+    (InvalidNameError, 400, {}),
 )
 # How the client asks whether a project that it wants to create exists.
 _NOT_UNIQUE = {"validationErrors": [{"path": "name", "errors": [{"errorCode": {"name": "ERR_NOT_UNIQUE"}}]}]}
@@ -151,6 +152,7 @@ def _call(endpoint: Endpoint, request: Request) -> Call:
     if not endpoint.public:
         caller = state.auth.verify(bearer(request.headers.get("authorization", "")))
     query: dict[str, str] = dict(request.query_params) | dict(request.path_params)
+    query = {key: value.replace("\x00", "\ufffd") for key, value in query.items()}
     query |= {name: request.headers[name] for name in endpoint.headers if name in request.headers}
     lists = {key: request.query_params.getlist(key) for key in request.query_params}
     return Call(
@@ -167,11 +169,24 @@ def _call(endpoint: Endpoint, request: Request) -> Call:
     )
 
 
+def storable(value: Any) -> Any:
+    """Returns JSON without what no database holds as text: NUL and lone surrogates."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return value
+
+
 def _run(endpoint: Endpoint, request: Request, raw: bytes) -> Any:
     call = _call(endpoint, request)
     if raw and endpoint.body:
         try:
             call.body = json.loads(raw)
+            if b"\\u" in raw:
+                call.body = storable(call.body)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(f"the body is not JSON: {error}") from None
         call.digest = hashlib.sha256(raw).hexdigest()

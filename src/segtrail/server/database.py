@@ -23,6 +23,10 @@ class NotFoundError(KeyError):
         return str(self.args[0])
 
 
+class InvalidNameError(ValueError):
+    """A project cannot have this name."""
+
+
 class ConflictError(ValueError):
     """What should be created exists already."""
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from segtrail.server import rows
 from segtrail.server.blobs import image_type
-from segtrail.server.database import ConflictError, NotFoundError, now_ms
+from segtrail.server.database import ConflictError, InvalidNameError, NotFoundError, now_ms
 from segtrail.server.listing import RunsPage
 from segtrail.server.nql import IDLE_AFTER_MS
 from segtrail.server.operations import (
@@ -46,12 +46,12 @@ class Store(Transfers):
         """Creates a project "workspace/name". Returns its id.
 
         Raises:
-            ValueError: the name has not the form.
+            InvalidNameError: the name has not the form.
             ConflictError: the name, or the key if one is given, is taken in the workspace.
         """
         workspace, _, short = name.partition("/")
         if not workspace or not short or "/" in short:
-            raise ValueError(f"a project is named workspace/name, got {name!r:.200}")
+            raise InvalidNameError(f"a project is named workspace/name, got {name!r:.200}")
         now = now_ms()
         ids = self._intern(["sys/name", "sys/visibility", "sys/tags", "sys/group_tags"])
         with self.write() as connection:
