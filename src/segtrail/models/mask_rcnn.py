@@ -168,8 +168,11 @@ class MaskRCNN(GeneralizedRCNN):
     def _run(
         self, images: list[Tensor], targets: Targets | None, mask_loss: Loss | None, detect: bool
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        original = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
-        scaled = [image if image.is_floating_point() else image / 255 for image in images]
+        scaled = [
+            _thickened(image if image.is_floating_point() else image / 255, self.transform.max_size)
+            for image in images
+        ]
+        original = [(int(image.shape[-2]), int(image.shape[-1])) for image in scaled]
         batch, resized = self.transform(scaled, self._outputs_of(targets))
         features = self.backbone(batch.tensors)
         losses: dict[str, Tensor] = {}
@@ -197,6 +200,15 @@ class MaskRCNN(GeneralizedRCNN):
 
     def _weight(self, name: str) -> float:
         return self.loss_weights["mask" if name.startswith("mask") else name]
+
+
+def _thickened(image: Tensor, max_size: int) -> Tensor:
+    """Pads the rare image that would be thinner than a pixel after resizing, right or at the bottom."""
+    height, width = image.shape[-2:]
+    least = -(-max(height, width) // max_size)
+    if min(height, width) >= least:
+        return image
+    return nn.functional.pad(image, (0, max(0, least - width), 0, max(0, least - height)))
 
 
 @contextmanager
