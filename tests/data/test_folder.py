@@ -271,7 +271,7 @@ def test_faults_name_file_and_remedy(tmp_path: Path) -> None:
         whole(tmp_path, class_names=names)
     (tmp_path / "images" / "s08.jpg").unlink()
     with (
-        pytest.warns(UserWarning, match=r"(?s)no partner.*s07\.jpg.*s08\.png: mask without an image"),
+        pytest.warns(UserWarning, match=r"(?s)skipped 2.*s07\.jpg.*s08\.png: mask without an image"),
         pytest.warns(UserWarning, match="skipped 4"),
     ):
         assert len(whole(tmp_path, class_names=names, on_error="skip")) == 4

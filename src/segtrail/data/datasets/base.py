@@ -50,6 +50,19 @@ class Common(TypedDict, total=False):
     rare_class_temperature: float | None
 
 
+class SkippedSamples(UserWarning):
+    """Bad samples that were left out.
+
+    Attributes:
+        faults: one line for each.
+    """
+
+    def __init__(self, split: str, faults: Sequence[str]) -> None:
+        listing = "\n  ".join(faults)
+        super().__init__(f"skipped {len(faults)} bad samples of split {split!r}:\n  {listing}")
+        self.faults = list(faults)
+
+
 class SegmentationDataset(ABC):
     """Base of the datasets.
 
@@ -288,10 +301,7 @@ class SegmentationDataset(ABC):
         good = [i for i, fault in enumerate(faults) if fault is None]
         if len(good) == len(self):
             return
-        listing = "\n  ".join(fault for fault in faults if fault is not None)
-        warnings.warn(
-            f"skipped {len(self) - len(good)} bad samples of split {self.split!r}:\n  {listing}", stacklevel=4
-        )
+        warnings.warn(SkippedSamples(self.split, [fault for fault in faults if fault]), stacklevel=4)
         if not good:
             raise DataError(f"every sample of split {self.split!r} is bad; the warning above names them")
         self._keep(good)

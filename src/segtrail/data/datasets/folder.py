@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from segtrail.data.datasets.base import Common, SegmentationDataset, require_folder
+from segtrail.data.datasets.base import Common, SegmentationDataset, SkippedSamples, require_folder
 from segtrail.data.discovery import Scheme, find_scheme
 from segtrail.data.layout import Layout, SplitBy
 from segtrail.data.masks import BinaryMasks, ColorMasks, IndexMasks
@@ -82,7 +82,7 @@ class FolderDataset(SegmentationDataset):
         if faults and common.get("on_error", "raise") == "raise":
             raise DataError(faults[0] + (f" ({len(faults)} such files)" if len(faults) > 1 else ""))
         if faults:
-            warnings.warn("left out, no partner:\n  " + "\n  ".join(faults), stacklevel=2)
+            warnings.warn(SkippedSamples(split, faults), stacklevel=2)
         scheme = find_scheme(layout, class_names, class_file, void_classes, [*void_values, ignore_index])
         self._outlines: LabelmeMasks | YoloMasks | None = None
         if scheme.kind == "labelme":
