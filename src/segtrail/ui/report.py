@@ -191,12 +191,16 @@ def _differences(store: Store, runs: Sequence[str], labels: dict[str, str], colo
         for w in found["warnings"]
     )
     rows = [
-        [_td(escape(row["path"])), *(_td(escape("–" if v is None else str(v))) for v in row["values"])]
+        [_td(escape(row["path"])), *(_td(escape(_text(v))) for v in row["values"])]
         for row in found["rows"]
         if row["differs"]
     ][:200]
     head = ["", *(_key(colors[run], labels[run]) for run in runs)]
     return "<h2>What differs</h2>" + warnings + (_table(head, rows) if rows else "<p>Nothing.</p>")
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _samples(store: Store, runs: Sequence[str], labels: dict[str, str], colors: dict[str, str]) -> str:
@@ -229,7 +233,7 @@ def _samples(store: Store, runs: Sequence[str], labels: dict[str, str], colors: 
         row = [
             _td(escape(sample)),
             _td(_picture(base, None)),
-            _td(_picture(base, _target(store, runs, sample))),
+            _td(_picture(base, _first(store, runs, names.sample_target(sample)))),
         ]
         for run in runs:
             index = place.get((run, sample))

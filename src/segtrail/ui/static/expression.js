@@ -2,7 +2,7 @@
 // Filter expressions over runs: `mIoU > 0.7 and model = unet and not tags ~ draft`.
 
 /**
- * @typedef {{kind: "and" | "or", left: Node, right: Node} | {kind: "not", of: Node}
+ * @typedef {{kind: "and", left: Node, right: Node} | {kind: "or", left: Node, right: Node} | {kind: "not", of: Node}
  *   | {kind: "test", name: string, op: string, value: string} | {kind: "word", value: string}} Node
  */
 
@@ -99,7 +99,7 @@ export function passes(node, value, words) {
   return test(value(node.name), node.op, node.value);
 }
 
-/** @param {any} actual @param {string} op @param {string} wanted */
+/** @param {any} actual @param {string} op @param {string} wanted @returns {boolean} */
 function test(actual, op, wanted) {
   if (op === "!=") return !test(actual, "=", wanted);
   if (actual === null || actual === undefined) return false;

@@ -131,6 +131,7 @@ class Card {
     this.node = h("section.card.chart", { "data-path": path, "aria-label": path }, h("header", {}, h("h3", { title: path }, path), h("div.grow"), this.info), this.plot);
     /** @type {any} */ this.chart = null;
     /** @type {any} */ this.data = null;
+    this.shape = "";
     this.visible = false;
     this.stale = true;
     this.ticket = 0;

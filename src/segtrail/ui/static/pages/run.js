@@ -36,7 +36,9 @@ export async function mount(root, context) {
     const now = `${run()} ${tab()}`;
     if (before !== now) fill(body, h("p.loading", {}, "Loading…"));
     body.dataset.shown = now;
-    const nodes = await { overview, attributes, files, console: console_ }[tab()]?.() ?? [];
+    /** @type {Record<string, () => Promise<any[]>>} */
+    const parts = { overview, attributes, files, console: console_ };
+    const nodes = await (parts[tab()] || overview)();
     fill(body, nodes);
   }
 
