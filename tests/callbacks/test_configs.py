@@ -18,7 +18,7 @@ def nodes(file):
 
 def test_there_are_as_many_configs_as_expected():
     assert [file.stem for file in FILES] == ["default", "early_stopping", "ema", "none"]
-    assert len(nodes(CONF / "default.yaml")) == 10
+    assert len(nodes(CONF / "default.yaml")) == 11
     assert nodes(CONF / "none.yaml") == {}
 
 

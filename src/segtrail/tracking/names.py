@@ -135,6 +135,11 @@ def checkpoint(which: str, key: str) -> str:
     return f"{CHECKPOINTS}/{which}/{key}"
 
 
+def bad_batch(step: int) -> str:
+    """Text: value of a loss that was not finite or beyond its bound, and the samples of its batch."""
+    return f"guards/bad_batch/{step}"
+
+
 def nonfinite(name: str) -> str:
     """String series beside a float series, for its points that are not finite."""
     return f"{NONFINITE}/{name}"

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from segtrail.config.build import Experiment, build
 from segtrail.tracking.base import Tracker
+from segtrail.training.guards import with_smaller_batches
 from segtrail.training.resume import identify
 from segtrail.training.strategy import end_job
 
@@ -42,9 +43,13 @@ def train(config: DictConfig) -> float | None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its import sets it to INFO
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     identify(config)
+    return with_smaller_batches(config, _fit_and_test)
+
+
+def _fit_and_test(config: DictConfig) -> float | None:
+    pl.seed_everything(config.seed, workers=True, verbose=False)
     experiment = build(config)
     trainer, module, datamodule = experiment.trainer, experiment.module, experiment.datamodule
     if trainer.is_global_zero:
