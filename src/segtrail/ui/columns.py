@@ -17,6 +17,8 @@ _HEAD = ("sys/name", "sys/tags", "sys/failed", "sys/state", "sys/creation_time",
 _METRICS = re.compile(r"(val|test)/[^/]+|train/(loss|epoch)")
 _DEFAULT = re.compile(r"parameters/.+|environment/git/commit")
 _MAX_DEFAULT = 250
+# Differs in every run and tells nothing: folders, and what the tracker and callbacks are set to.
+INCIDENTAL = re.compile(r"parameters/(callbacks|tracker|run_dir|name)(/|$)|dir(path)?$")
 _LIVE = "`sys/trashed`:bool = false"
 
 
@@ -105,8 +107,8 @@ def _column(path: str, type: str, cells: list[dict[str, Any] | None]) -> dict[st
         }
     else:
         column = {"value": [cell.get("value") if cell else None for cell in cells]}
-    distinct = {repr(value) for value in column["value"]}
-    return {"path": path, "type": type, "varies": len(distinct) > 1, **column}
+    varies = len({repr(value) for value in column["value"]}) > 1 and not INCIDENTAL.search(path)
+    return {"path": path, "type": type, "varies": varies, **column}
 
 
 def _head(run: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from segtrail.compare.evaluation import SPLITS, evaluations
 from segtrail.server.operations import Attribute
 from segtrail.server.store import NotFoundError, Store
 from segtrail.tracking import names
+from segtrail.ui.columns import INCIDENTAL
 
 MAX_TEXT = 2_000_000
 _NOT_VALUES = ("file", "fileSet", "floatSeries", "stringSeries", "imageSeries")
@@ -81,7 +82,8 @@ def differences(store: Store, runs: Sequence[str], reference: str) -> dict[str, 
     """Parameters, environment and packages of several runs, side by side.
 
     Returns:
-        ``rows``: group, path, one value for each run, and whether they differ; ``texts``: text files with
+        ``rows``: group, path, one value for each run, and whether they differ
+        in more than the run's folders; ``texts``: text files with
         whether they differ; ``warnings``: why a comparison with the reference would not be fair.
     """
     tables = [_values(store, run) for run in runs]
@@ -89,7 +91,8 @@ def differences(store: Store, runs: Sequence[str], reference: str) -> dict[str, 
     rows = []
     for key in sorted(keys):
         values = [table.get(key) for table in tables]
-        rows.append({"path": key, "values": values, "differs": len(set(map(repr, values))) > 1})
+        differs = len(set(map(repr, values))) > 1
+        rows.append({"path": key, "values": values, "differs": differs and not INCIDENTAL.search(key)})
     texts = []
     for path in _TEXT_FILES:
         contents = [_text_or_none(store, run, path) for run in runs]

@@ -28,7 +28,9 @@ export async function mount(root, context) {
     const metric = context.metric();
     const all = [...table.columns.values()].filter((column) => state.get("all") === "1" || column.varies);
     const metrics = all.filter((c) => c.type === "floatSeries" && /^(val|test)\/[^/]+$/.test(c.path) && c.path !== metric);
-    const parameters = all.filter((c) => c.path.startsWith("parameters/") && c.type !== "floatSeries");
+    const known = (/** @type {string} */ path) => table.rows.reduce((count, row) => count + (row[path] === null || row[path] === undefined ? 0 : 1), 0);
+    const parameters = all.filter((c) => c.path.startsWith("parameters/") && c.type !== "floatSeries")
+      .map((c) => ({ path: c.path, known: known(c.path) })).sort((a, b) => b.known - a.known); // the sort keeps equal ones in order
     return [
       ...(metric ? ["@spark", `${metric}#best`, metric] : []), ...metrics.slice(0, 6).map((c) => c.path),
       ...parameters.slice(0, 24).map((c) => c.path), "@tags", "@created", "@duration",
