@@ -145,7 +145,7 @@ batches = sa.Table(
     "batches",
     metadata,
     Column("container", _Key, primary_key=True, autoincrement=False),
-    Column("session", String(64), primary_key=True),
+    Column("session", String(512), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("series", Text, nullable=False),
     Column("at", BigInteger, nullable=False),

@@ -23,7 +23,8 @@ from segtrail.server.operations import (
     parse,
 )
 from segtrail.server.replay import Replay
-from segtrail.server.schema import containers, projects, sources, upsert
+from segtrail.server.resend import Resend
+from segtrail.server.schema import batches, containers, projects, sources, upsert
 from segtrail.server.transfers import Transfers
 
 __all__ = ["ConflictError", "NotFoundError", "RunsPage", "Store", "now_ms"]
@@ -388,7 +389,13 @@ class Store(Transfers):
             if version > stored:
                 values = {"version": version, "position": place}
                 connection.execute(sources.update().where(here).values(values))
-            return new
+            others = sa.select(batches.c.session).where(
+                batches.c.container == row.pk, batches.c.session != directory
+            )
+            if connection.scalar(others.limit(1)) is None:
+                return new
+            # The client may have sent the first of these and never have noted the answer.
+            return Resend(directory, "")(connection, row, new)
 
         at = max((at for _, _, at in items), default=None)
         return_errors = self.apply_with(known[0], operations, guard=guard, at=at)
