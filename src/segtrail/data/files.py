@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from segtrail.data.types import DataError
@@ -64,6 +66,8 @@ def read_image(path: Path, *, exif: Exif = "ignore", min_side: int | None = None
         flags = _reduced_flag(path, data, min_side)
     if exif == "ignore":
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    if (image := _fast_png(data, color_type=2)) is not None:
+        return image
     # OpenCV fills what a truncated file lacks with grey and says nothing, so look at the end first.
     image = None if _may_be_truncated(data) else _cv2_decode(data, flags)
     if image is None:
@@ -106,11 +110,8 @@ def read_labels(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     data = read_bytes(path)
-    # Bytes 24 and 25 of a PNG are bit depth and color type; OpenCV is exact and fastest on plain grey.
-    if data[:8] == _PNG_MAGIC and data[25] == 0 and data[24] in (8, 16) and not _may_be_truncated(data):
-        labels = _cv2_decode(data, cv2.IMREAD_UNCHANGED)
-        if labels is not None and labels.ndim == 2:
-            return _compact(labels)
+    if (fast := _fast_png(data, color_type=0)) is not None:
+        return fast[..., 0]
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.mode in ("RGBA", "CMYK", "YCbCr"):
@@ -144,6 +145,21 @@ def _compact(labels: np.ndarray) -> np.ndarray:
         return labels.astype(np.uint8)
     small = labels.size == 0 or (labels.min() >= 0 and labels.max() <= 255)
     return labels.astype(np.uint8 if small else np.int32)
+
+
+def _fast_png(data: bytes, color_type: int) -> np.ndarray | None:
+    """(H, W, C) uint8 of an 8-bit PNG of that color type, 0 for grey or 2 for RGB; None if it is not one.
+
+    Broken files give None too: the slow way, which comes next, says what is wrong with them.
+    """
+    # The header chunk: width and height in bytes 16 to 23, then bit depth and color type.
+    if data[:8] != _PNG_MAGIC or data[24:26] != bytes([8, color_type]) or b"tRNS" in data[:4096]:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    try:
+        return decode_image_png_u8(data, (height, width), "rgb" if color_type else "mono")
+    except Exception:  # what the library raises, literally
+        return None
 
 
 def _cv2_decode(data: bytes, flags: int) -> np.ndarray | None:
