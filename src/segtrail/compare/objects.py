@@ -46,8 +46,8 @@ def match_objects(
     """
     ious = np.zeros((len(before), len(after)))
     if before and after:
-        masks: list[Any] = [[item["segmentation"] for item in items] for items in (before, after)]
-        ious = np.asarray(coco_mask.iou(*masks, [0] * len(after)))
+        found, sought = ([dict(item["segmentation"]) for item in items] for items in (before, after))
+        ious = np.asarray(coco_mask.iou(found, sought, [False] * len(after)))
     classes = [np.array([item["category_id"] for item in items]) for items in (before, after)]
     same = classes[0][:, None] == classes[1][None, :] if ious.size else np.zeros(ious.shape, bool)
     possible = ious >= min_iou
