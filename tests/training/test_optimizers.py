@@ -1,5 +1,6 @@
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -74,7 +75,10 @@ def test_one_cycle_peaks_at_the_rate() -> None:
     found = rates(schedulers.one_cycle)
     assert found[0] == pytest.approx(0.04)
     assert max(found) == pytest.approx(1.0, abs=1e-3)
-    assert found[-1] == pytest.approx(1e-4, rel=0.5)
+    assert found[-1] == pytest.approx(1e-4)
+    assert np.argmax(found) == 30
+    for steps in (1, 2, 3):
+        assert len(rates(schedulers.one_cycle, steps)) == steps
 
 
 def test_constant_and_torch_schedulers() -> None:

@@ -1,5 +1,9 @@
 """A model that trains in milliseconds, with dropout, and with no statistics over the batch."""
 
+import os
+import signal
+
+import pytorch_lightning as pl
 from torch import nn
 
 from segtrail.models.base import Output, SegmentationModel
@@ -18,3 +22,16 @@ class Tiny(SegmentationModel):
 
     def segment(self, image):
         return Output(self.net(image))
+
+
+class Fail(pl.Callback):
+    """Ends one rank at a step, by an exception or as the kernel does."""
+
+    def __init__(self, rank, step, how="raise"):
+        self.rank, self.step, self.how = rank, step, how
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("injected fault")

@@ -27,6 +27,7 @@ QUIET = (
     r".*does not have many workers which may be a bottleneck.*",
     r".*`ModelCheckpoint` callbacks configured with.*",
     r".*Checkpoint directory .* exists and is not empty.*",
+    r".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is reduced already
     r".*number of training batches .* is smaller than the logging interval.*",
 )
 

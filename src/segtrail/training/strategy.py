@@ -70,22 +70,26 @@ class ConfigLauncher(_SubprocessScriptLauncher):
             self.procs.append(subprocess.Popen(command, env=environ))
         threading.Thread(target=self._watch, daemon=True, name="rank-watch").start()
 
+    def find_dead(self, patience: float = 0.0) -> bool:
+        """Whether a rank has ended with an error, waiting that many seconds for one to do so."""
+        deadline = time.monotonic() + patience
+        while True:
+            codes = [process.poll() for process in self.procs]
+            self.dead_rank = next(((rank, code) for rank, code in enumerate(codes, start=1) if code), None)
+            if self.dead_rank is not None or time.monotonic() >= deadline:
+                return self.dead_rank is not None
+            time.sleep(0.1)
+
     def _watch(self) -> None:
         """Ends this job soon after any of its ranks has died, even if a collective hangs."""
         while not self._closing.wait(0.5):
-            codes = [process.poll() for process in self.procs]
-            dead = next(((rank, code) for rank, code in enumerate(codes, start=1) if code), None)
-            if dead is None:
-                if all(code == 0 for code in codes):
-                    return
-                continue
-            self.dead_rank = dead
-            log.error("rank %d ended with status %d: all ranks stop", *dead)
-            # gloo notices a lost peer itself; this thread is for collectives that do not
-            if not self._closing.wait(GRACE):
-                self._kill()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return
+            if self.find_dead():
+                # gloo notices a lost peer itself; this is for collectives that do not
+                if not self._closing.wait(GRACE):
+                    log.error("rank %d ended with status %d, and this one hangs: killed", *self.dead_rank)  # type: ignore[misc]
+                    self._kill()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
 
     def _kill(self) -> None:
         for process in self.procs:
@@ -114,7 +118,31 @@ class ConfigLauncher(_SubprocessScriptLauncher):
 
 
 class HydraDDPStrategy(DDPStrategy):
-    """``DistributedDataParallel``, started here, by torchrun or by Slurm; arguments as ``DDPStrategy``."""
+    """``DistributedDataParallel``, its ranks started here, by torchrun or by Slurm.
+
+    Args:
+        find_unused_parameters: for models that leave parameters out of some steps; costs time otherwise.
+        static_graph: every step uses the same parameters in the same order.
+        gradient_as_bucket_view: saves a copy of the gradients.
+        process_group_backend: ``nccl`` or ``gloo``; None chooses by the device.
+        **options: of Lightning's ``DDPStrategy``.
+    """
+
+    def __init__(
+        self,
+        find_unused_parameters: bool = False,
+        static_graph: bool = False,
+        gradient_as_bucket_view: bool = True,
+        process_group_backend: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            find_unused_parameters=find_unused_parameters,
+            static_graph=static_graph,
+            gradient_as_bucket_view=gradient_as_bucket_view,
+            process_group_backend=process_group_backend,
+            **options,
+        )
 
     def _configure_launcher(self) -> None:
         self._launcher = _launcher(self)
@@ -145,12 +173,14 @@ def end_job(trainer: pl.Trainer, failed: bool = False) -> None:
         RankError: if another rank died, which is the reason for whatever this rank met.
     """
     launcher = trainer.strategy.launcher
+    # asked while the healthy ranks still wait for this one: a dead one is the cause, not a consequence
+    died = isinstance(launcher, ConfigLauncher) and failed and launcher.find_dead(patience=5.0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         if not failed:
             torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     if isinstance(launcher, ConfigLauncher):
         launcher.close()
-        if launcher.dead_rank is not None:
+        if died and launcher.dead_rank is not None:
             rank, code = launcher.dead_rank
             raise RankError(f"rank {rank} ended with status {code}; its own message is above")
