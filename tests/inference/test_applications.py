@@ -1,4 +1,4 @@
-"""Predict, evaluate and export as functions, on a run of one step."""
+"""Predict and evaluate as functions, on a run of three steps."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import segtrail
 from segtrail.config.check import ConfigError
 from segtrail.config.compose import compose
 from segtrail.data.types import DataError
-from segtrail.inference import evaluate, export, predict
+from segtrail.inference import evaluate, predict
 from segtrail.tracking.label_map import decode_label_map
 from segtrail.tracking.per_image import decode_per_image
 from segtrail.training.checkpoint import CheckpointError, load_run
@@ -118,8 +118,8 @@ def test_bad_settings_are_one_line(
 
 
 def evaluate_with(run_folder: Path, tmp_path: Path, *overrides: str) -> dict[str, float]:
-    settings = [f"checkpoint={run_folder}", f"output={tmp_path}/evaluation", "device=cpu", "tracker=csv"]
-    config = compose([*settings, f"tracker.save_dir={tmp_path}", *overrides], "evaluate")
+    settings = [f"checkpoint={run_folder}", f"output={tmp_path}/evaluation", "device=cpu"]
+    config = compose([*settings, *overrides], "evaluate")
     return evaluate.run(config)
 
 
@@ -127,7 +127,7 @@ def test_evaluation_has_the_figures_and_names_of_training(run_folder: Path, tmp_
     loaded = load_run(run_folder)
     states = loaded.checkpoint["callbacks"].items()
     (score,) = (state["best_model_score"] for name, state in states if "'val/mIoU'" in name)
-    metrics = evaluate_with(run_folder, tmp_path, "split=val")
+    metrics = evaluate_with(run_folder, tmp_path, "split=val", "tracker=csv", f"tracker.save_dir={tmp_path}")
     assert metrics["val/mIoU"] == pytest.approx(float(score))
     assert {"val/loss", "val/mDice", "val/pixel_accuracy"} <= metrics.keys()
     (per_image,) = tmp_path.glob("*/evaluation/val/per_image*")
@@ -149,33 +149,4 @@ def test_test_time_options_that_change_nothing_give_the_same_figures(
 
 def test_missing_split_is_one_line(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'holdout'; it has: train, val, test"):
-        evaluate_with(run_folder, tmp_path, "split=holdout")
-
-
-def test_export_equals_torch_at_other_sizes(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "model.pt2"
-    assert export.main([str(run_folder), "--output", str(path), "--result", "classes"]) == 0
-    assert "multiples of 32 -> classes" in capsys.readouterr().out
-    facts = {"class_names": ""}
-    program = torch.export.load(path, extra_files=facts).module()
-    module = load_run(run_folder).module
-    assert facts["class_names"].count('"') == 2 * len(module.class_names)
-    image = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
-    with torch.no_grad():
-        expected = module.predict_classes(module.model(module.normalize(image)).logits)
-        assert torch.equal(program(image), expected)
-
-
-def test_export_to_onnx_equals_torch(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "model.onnx"
-    assert export.main([str(run_folder), "--output", str(path), "--size", "49", "70"]) == 0
-    assert "image (B, 3, 49, 70) uint8 -> logits" in capsys.readouterr().out
-
-
-def test_export_refuses_other_formats(run_folder: Path) -> None:
-    with pytest.raises(export.ExportError, match=r"model\.h5: name the file \.onnx"):
-        export.main([str(run_folder), "--output", "model.h5"])
+        evaluate_with(run_folder, tmp_path, "split=holdout", "tracker=none")
