@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT, help="where runs and predictions go")
     options, overrides = parser.parse_known_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     folders = {}
     for name, choices in RUNS.items():

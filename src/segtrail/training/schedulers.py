@@ -42,7 +42,7 @@ def cosine(optimizer: Optimizer, total_steps: int, min_factor: float = 0.0, warm
         optimizer,
         total_steps,
         warmup,
-        lambda progress: min_factor + (1 - min_factor) * (1 + math.cos(math.pi * progress)) / 2,
+        lambda progress: _half_cosine(1.0, min_factor, progress),
     )
 
 
@@ -58,16 +58,22 @@ def one_cycle(
     start_factor: float = 0.04,
     final_factor: float = 1e-4,
 ) -> Schedule:
-    """Torch's OneCycleLR that peaks at each group's rate (Smith & Topin 2018, super-convergence)."""
-    scheduler = torch_schedulers.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=max(2, total_steps),
-        pct_start=min(1.0, max(_warmup_steps(warmup, total_steps), 1) / max(2, total_steps)),
-        div_factor=1 / start_factor,
-        final_div_factor=start_factor / final_factor,
-    )
-    return {"scheduler": scheduler, "interval": "step"}
+    """Half a cosine up to ``lr``, half a cosine down (Smith & Topin 2018, super-convergence).
+
+    The rate runs from ``lr * start_factor`` over ``lr`` to ``lr * final_factor``; momentum stays as it is.
+    """
+    peak = min(max(1, _warmup_steps(warmup, total_steps)), max(1, total_steps - 1))
+
+    def factor(step: int) -> float:
+        if step <= peak:
+            return _half_cosine(start_factor, 1.0, step / peak)
+        return _half_cosine(1.0, final_factor, min(1.0, (step - peak) / max(1, total_steps - 1 - peak)))
+
+    return {"scheduler": torch_schedulers.LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def plateau(
