@@ -16,11 +16,13 @@ from segtrail.callbacks.per_image_results import PerImageResults
 from segtrail.callbacks.run_facts import environment, flatten_config
 from segtrail.callbacks.trackers import trackers
 from segtrail.config.build import make
+from segtrail.config.check import ConfigError
 from segtrail.inference.predict import PREDICTOR_KEYS, build_predictor, require
 from segtrail.inference.test_time import TestTimeModel
 from segtrail.tracking.base import Tracker
 from segtrail.training.checkpoint import LoadedRun, load_run
 from segtrail.training.run import QUIET
+from segtrail.training.semantic import SemanticModule
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ CHANGES = {
     "num_workers": "loader.num_workers",
 }
 """Keys of ``conf/evaluate.yaml`` that change the config of training where they are set."""
+
+TEST_TIME = {"window": None, "flips": [], "scales": [1.0], "postprocess": None}
+"""Options with the values that leave the model's own answer."""
 
 
 def run(config: DictConfig) -> dict[str, float]:
@@ -57,6 +62,9 @@ def run(config: DictConfig) -> dict[str, float]:
         changes["loader.eval_batch_size"] = 1
     loaded = load_run(settings["checkpoint"], **changes)
     module, datamodule = loaded.module, loaded.experiment.datamodule
+    semantic = isinstance(module, SemanticModule)
+    if test_time and not semantic:
+        raise ConfigError(f"{', '.join(TEST_TIME)}: not for a model of single objects")
     datamodule.dataset(settings["split"])  # a missing split is told before anything is tracked
     module.test_split = datamodule.test_split = settings["split"]
     if test_time:
@@ -86,8 +94,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
 def uses_test_time(settings: dict[str, Any]) -> bool:
     """Whether any option asks for more than the model's own answer to the whole image."""
-    views = settings["window"] is not None or bool(settings["flips"]) or settings["scales"] != [1.0]
-    return views or settings["postprocess"] is not None
+    return any(settings[key] != plain for key, plain in TEST_TIME.items())
 
 
 def describe(tracker: Tracker, loaded: LoadedRun, settings: dict[str, Any]) -> None:
