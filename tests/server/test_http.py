@@ -205,6 +205,8 @@ def test_a_server_without_tokens_answers_only_under_this_machines_names(
 ) -> None:
     api = Api(lite, None, require_token=False)
     assert api.client.get("/healthz", headers={"Host": host}).status_code == expected
+    elsewhere = {"Host": host, "Origin": "http://evil.example"}
+    assert api.client.post("/login", headers=elsewhere).status_code == 403
 
 
 def test_beyond_this_machine_a_token_is_required() -> None:

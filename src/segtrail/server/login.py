@@ -75,15 +75,20 @@ class Guard:
 
 
 class LoopbackOnly:
-    """Refuses requests under a host name that is not this machine's: a page on the web that makes its name
-    point here could otherwise use a server without tokens."""
+    """Guards a server without tokens against pages on the web: requests that another page makes are refused,
+    and requests under a host name that is not this machine's, since anybody can point a name here."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            headers = dict(scope["headers"])
+            host = headers.get(b"host", b"").decode("latin-1")
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if origin and origin.partition("://")[2] != host:
+                await PlainTextResponse("requests from other pages are refused", 403)(scope, receive, send)
+                return
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in _LOCAL_NAMES:
                 answer = PlainTextResponse(f"{host!r} is not this machine; see --require-token", 421)

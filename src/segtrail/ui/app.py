@@ -22,6 +22,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from segtrail.server.auth import Auth
 from segtrail.server.ingest import Follower
+from segtrail.server.oplog import find_logs
 from segtrail.server.schema import sources
 from segtrail.server.store import Store
 from segtrail.ui.routes import BUILD_HINT, create_router, vendor_is_built
@@ -101,8 +102,8 @@ def cached_store(folders: list[Path]) -> Store:
     place = base / key[:16]
     store = Store.open(str(place))
     with store.read() as connection:
-        known = list(connection.scalars(sa.select(sources.c.directory)))
-    if all(Path(directory).exists() for directory in known):
+        known = set(connection.scalars(sa.select(sources.c.directory)))
+    if known <= {log.name for folder in folders for log in find_logs(folder)}:
         return store
     store.close()
     shutil.rmtree(place)

@@ -31,6 +31,6 @@ def main(folder: str, token: str, name: str) -> None:
         run[f"{name}/text"].append(f"{name} {number}")
         run["together"].append(f"{name} {number}")
         number += 1
-        time.sleep(0.01)
+        time.sleep(0.03)
     run.stop()
     Path(f"{name}.count").write_text(str(number))
