@@ -32,11 +32,15 @@ const hatched = (x, y) => ((x + y) >> 1) % 3 === 0;
 export function paintLabels(map, table, contour, target, ignore, out) {
   const { width, height, ids } = map;
   const grey = rgba(128, 128, 128, 255);
+  if (!contour) {
+    for (let i = 0; i < ids.length; i++) out[i] = table[ids[i]];
+    if (target) for (let i = 0; i < ids.length; i++) if (target[i] === ignore) out[i] = hatched(i % width, (i / width) | 0) ? grey : 0;
+    return;
+  }
   for (let y = 0, i = 0; y < height; y++)
     for (let x = 0; x < width; x++, i++) {
       const id = ids[i];
       if (target && target[i] === ignore) { out[i] = hatched(x, y) ? grey : 0; continue; }
-      if (!contour) { out[i] = table[id]; continue; }
       const edge = (x + 1 < width && ids[i + 1] !== id) || (y + 1 < height && ids[i + width] !== id) || (x > 0 && ids[i - 1] !== id) || (y > 0 && ids[i - width] !== id);
       out[i] = edge ? table[id] : 0;
     }

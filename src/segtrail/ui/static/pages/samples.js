@@ -413,7 +413,7 @@ export async function mount(root, context) {
         label.textContent = `${mode()} ${number(values[+slider.value], 7)}`;
         await loadMaps(needed(shownRows()));
         if (layer() === "confidence") await loadPictures();
-        drawAll();
+        for (const cell of cells) if (cell.run) cell.draw();
         root.dataset.drawn = String(performance.now() - started);
         prefetch(+slider.value);
       },
