@@ -20,10 +20,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from segtrail.models.fastfcn import FastFCN
+from segtrail.models.table import count_macs
 
 # GMACs at 512 x 512 with 59 classes: dilated, JPU
 PUBLISHED = {
@@ -34,17 +33,6 @@ PUBLISHED = {
     ("101", "psp"): (272, 158),
     ("101", "aspp"): (258, 144),
 }
-
-
-def count_macs(model: nn.Module, size: int) -> float:
-    """Multiply-accumulates of one image in the current mode, in 10^9; nothing is computed."""
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        FlopCounterMode(display=False) as counter,
-        torch.no_grad(),
-    ):
-        model(torch.zeros(1, 3, size, size))
-    return counter.get_total_flops() / 2e9
 
 
 def measure(
@@ -124,8 +112,8 @@ def row(depth: str, head: str, device: torch.device, options: argparse.Namespace
         FastFCN(59, head, f"tu-resnet{depth}s", upsampling=upsampling, ignore_index=-1)
         for upsampling in ("none", "jpu")
     ]
-    published = [count_macs(model.train(), options.size) for model in models]
-    run_macs = [count_macs(model.eval(), options.size) for model in models]
+    published = [count_macs(model.train(), options.size) / 1e9 for model in models]
+    run_macs = [count_macs(model.eval(), options.size) / 1e9 for model in models]
     models = [model.to(device, memory_format=torch.channels_last) for model in models]
     image = torch.randn(options.batch, 3, options.size, options.size, device=device)
     image = image.contiguous(memory_format=torch.channels_last)

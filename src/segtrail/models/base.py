@@ -37,12 +37,14 @@ class SegmentationModel(nn.Module):
     Attributes:
         size_divisor: height and width that reach :meth:`segment` are multiples of it,
         min_size: and at least this.
+        output_stride: of the encoder's last map.
         mean, std: per-channel normalization that belongs to the weights, for images in 0..1.
         derived: targets or inputs that the loader has to compute for this model, by name.
     """
 
     size_divisor: int = 1
     min_size: int = 1
+    output_stride: int = 1
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     derived: Mapping[str, DerivedTarget] = MappingProxyType({})

@@ -29,7 +29,7 @@ def load_checkpoint(model: nn.Module, path: str, renames: Renames = ()) -> None:
     state = read_state_dict(path)
     own = model.state_dict()
     if not own.keys() <= state.keys():
-        state = {new: tensor for name, tensor in state.items() if (new := _rename(name, renames))}
+        state = {new: tensor for name, tensor in state.items() if (new := rename(name, renames))}
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     unknown = [name for name in state if name not in own]
@@ -81,7 +81,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def _rename(name: str, renames: Renames) -> str | None:
+def rename(name: str, renames: Renames) -> str | None:
+    """The model's name for a published one; None if the model has no such tensor."""
     for pattern, replacement in renames:
         if re.match(pattern, name):
             return None if replacement is None else re.sub(pattern, replacement, name, count=1)

@@ -31,7 +31,7 @@ class DeepLabV1(SegmentationModel):
         checkpoint: weights of the whole model to start from.
     """
 
-    size_divisor = 8
+    size_divisor = output_stride = 8
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class DeepLabV2(SegmentationModel):
         self.encoder, (self.mean, self.std) = build_encoder(
             encoder_name, encoder_weights, in_channels, output_stride, levels=(5,)
         )
-        self.size_divisor = int(self.encoder.output_stride)
+        self.size_divisor = self.output_stride = int(self.encoder.output_stride)
         self.scales = tuple(scales)
         self.scale_weight = scale_weight
         self.freeze_norm = freeze_norm

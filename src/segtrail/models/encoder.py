@@ -89,7 +89,8 @@ def freeze_unused(
     parameters = list(module.parameters())
     with torch.enable_grad():
         outputs = run(torch.zeros(1, in_channels, size, size))
-        used = torch.autograd.grad([output.sum() for output in outputs], parameters, allow_unused=True)
+        sums = [output.sum() for output in outputs if output.requires_grad]
+        used = torch.autograd.grad(sums, parameters, allow_unused=True) if sums else parameters
     for parameter, gradient in zip(parameters, used, strict=True):
         if gradient is None:
             parameter.requires_grad_(False)

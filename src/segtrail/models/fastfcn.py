@@ -71,7 +71,7 @@ class FastFCN(SegmentationModel):
         self.encoder, (self.mean, self.std) = build_encoder(
             encoder_name, encoder_weights, in_channels, 8 if dilated else 32, levels=(3, 4, 5)
         )
-        self.size_divisor = int(self.encoder.output_stride)
+        self.size_divisor = self.output_stride = int(self.encoder.output_stride)
         channels = self.encoder.out_channels[3:6]
         self.upsampling: JPU | JPUX | None = None
         if not dilated:

@@ -156,7 +156,7 @@ class GatedSCNN(SegmentationModel):
             self.encoder, (self.mean, self.std) = build_encoder(
                 encoder_name, encoder_weights, in_channels, output_stride, levels=(1, 2, 3, 4, 5)
             )
-        self.size_divisor = int(self.encoder.output_stride)
+        self.size_divisor = self.output_stride = int(self.encoder.output_stride)
         self.derived: Mapping[str, DerivedTarget] = {
             "canny": canny,
             "edges": partial(edges, radius=edge_radius),

@@ -85,8 +85,9 @@ class SmpModel(SegmentationModel):
         self.mean, self.std = load_encoder_weights(
             self.network.encoder, encoder_name, encoder_weights, **encoder_options
         )
+        self.output_stride = int(self.network.encoder.output_stride)
         if self.network.requires_divisible_input_shape:
-            self.size_divisor = int(self.network.encoder.output_stride)
+            self.size_divisor = self.output_stride
         if architecture == "PAN":  # its pyramid pools the last map three times by 2
             self.min_size = 8 * self.size_divisor
         if architecture == "DPT":  # its coarsest level has half the transformer's resolution

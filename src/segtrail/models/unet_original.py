@@ -41,6 +41,7 @@ class UNetOriginal(SegmentationModel):
         checkpoint: weights of the whole model to start from.
     """
 
+    output_stride = 2 ** (LEVELS - 1)
     MARGIN = 92  # pixels that the valid convolutions take from each side
 
     def __init__(
