@@ -3,8 +3,6 @@
 Optuna is imported when a sweep starts, because Hydra imports this file at the start of every program.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging
@@ -54,8 +52,8 @@ class OptunaSweeper(Sweeper):
         direction: ``maximize`` or ``minimize``.
         trials: finished trials to reach, those of earlier starts included.
         parallel: trials to launch at once; more than one with a parallel launcher.
-        sampler: config node of an Optuna sampler.
-        pruner: config node of an Optuna pruner; None never prunes.
+        sampler: makes an Optuna sampler (a node with ``_partial_``: a grid is told its axes).
+        pruner: an Optuna pruner; None never prunes.
         space: what to search, key to sweep as in Hydra's grammar: ``choice(a, b)``, ``range(1, 5)``,
             ``interval(0.1, 1)``, ``tag(log, interval(1e-5, 1e-1))``. The command line adds to it.
     """
@@ -67,8 +65,8 @@ class OptunaSweeper(Sweeper):
         direction: str,
         trials: int,
         parallel: int,
-        sampler: DictConfig | None,
-        pruner: DictConfig | None,
+        sampler: Any,
+        pruner: Any,
         space: DictConfig,
     ) -> None:
         self.study_name = study_name or time.strftime("study-%Y-%m-%d-%H-%M-%S")
@@ -97,10 +95,10 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        searched = [f"{key}={sweep}" for key, sweep in self.space.items()]
+        searched = [f"{key!s}={sweep!s}" for key, sweep in self.space.items()]
         parsed = parser.parse_overrides([*searched, *arguments])
         space = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
-        fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+        fixed: list[str] = [o.input_line for o in parsed if o.input_line and not o.is_sweep_override()]
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -120,21 +118,19 @@ class OptunaSweeper(Sweeper):
         return study.best_value if done else None
 
     def _study(self, optuna: Any, space: dict[str, Any]) -> Any:
-        from segtrail.config.build import make
-
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self.storage.startswith("sqlite:///"):
             Path(self.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         given = {}
-        if self.sampler is not None and str(self.sampler._target_).endswith("GridSampler"):
+        if self.sampler.func is optuna.samplers.GridSampler:
             given["search_space"] = {key: grid_values(dist) for key, dist in space.items()}
             size = len(list(itertools.product(*given["search_space"].values())))
             self.trials = min(self.trials, size)
         study = optuna.create_study(
             study_name=self.study_name,
             storage=self.storage,
-            sampler=make(self.sampler, **given),
-            pruner=make(self.pruner) or optuna.pruners.NopPruner(),
+            sampler=self.sampler(**given),
+            pruner=self.pruner or optuna.pruners.NopPruner(),
             direction=self.direction,
             load_if_exists=True,
         )

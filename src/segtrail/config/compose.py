@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,6 +28,14 @@ def register() -> None:
     schema.register()
     # The number of classes follows from their names: it is never typed.
     OmegaConf.register_new_resolver("count", lambda items: len(items), replace=True)
+    # Parallel jobs on one machine take its GPUs in turn.
+    OmegaConf.register_new_resolver("gpu_of", _gpu_of, replace=True)
+
+
+def _gpu_of(job: int) -> str:
+    """The GPU of the n-th job for ``CUDA_VISIBLE_DEVICES``; what the environment says if there are none."""
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return str(job % gpus) if gpus else os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train") -> DictConfig:

@@ -1,0 +1,1 @@
+"""Plugins of Hydra, which finds them under this package name alone."""
