@@ -25,9 +25,11 @@ class BoundaryLoss(Loss):
 
     derived = MappingProxyType({"signed_distance": signed_distance})
 
+    classes: Tensor | None
+
     def __init__(self, ignore_index: int | None = 255, classes: Sequence[int] | None = None) -> None:
         super().__init__(ignore_index)
-        self.classes = None if classes is None else list(classes)
+        self.register_buffer("classes", None if classes is None else torch.as_tensor(list(classes)))
 
     def compute(
         self,
@@ -45,7 +47,7 @@ class BoundaryLoss(Loss):
         phi = signed_distance.to(logits.dtype) * known
         known = known.expand_as(phi)
         if self.classes is not None:
-            probability, phi, known = (x[:, self.classes] for x in (probability, phi, known))
+            probability, phi, known = (x.index_select(1, self.classes) for x in (probability, phi, known))
         # per image and class, so that no product of the logits' size is made
         sums = torch.einsum("bchw,bchw->bc", probability, phi)
         return sums.sum() / known.sum().clamp(min=1)

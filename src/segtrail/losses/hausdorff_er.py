@@ -29,12 +29,15 @@ class HausdorffERLoss(Loss):
         erosions: number of erosions.
     """
 
+    kernel: Tensor
+
     def __init__(self, ignore_index: int | None = 255, alpha: float = 2.0, erosions: int = 10) -> None:
         super().__init__(ignore_index)
         if erosions < 1:
             raise ValueError(f"erosions is {erosions}; give at least 1")
         self.alpha = alpha
         self.erosions = erosions
+        self.register_buffer("kernel", torch.from_numpy(CROSS)[None, None], persistent=False)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
         if labels.ndim == logits.ndim:
@@ -50,13 +53,12 @@ class HausdorffERLoss(Loss):
         if error.device.type == "cpu":
             total = _erode_opencv(error, weights)
         else:
-            total = _erode_batched(error, weights)
+            total = _erode_batched(error, weights, self.kernel.to(error.dtype))
         return total / known.expand_as(error).sum().clamp(min=1)
 
 
-def _erode_batched(error: Tensor, weights: list[float]) -> Tensor:
+def _erode_batched(error: Tensor, weights: list[float], kernel: Tensor) -> Tensor:
     """Weighted sum of all erosions of the planes of a (B, C, H, W) tensor."""
-    kernel = torch.from_numpy(CROSS).to(error)[None, None]
     planes = error.flatten(0, 1).unsqueeze(1)
     total = error.new_zeros(())
     for weight in weights:

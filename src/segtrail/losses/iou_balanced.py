@@ -64,14 +64,15 @@ def decoded_ious(deltas: Tensor, targets: Tensor, coder_weights: tuple[float, ..
         deltas, targets: (P, 4) as a box coder with ``coder_weights`` encodes (x, y, w, h).
         coder_weights: what the coder multiplied them by.
     """
-    first, second = (_unit_boxes(x.detach() / x.new_tensor(coder_weights)) for x in (deltas, targets))
+    first, second = (_unit_boxes(x.detach(), coder_weights) for x in (deltas, targets))
     overlap = (torch.minimum(first[1], second[1]) - torch.maximum(first[0], second[0])).clamp(min=0).prod(1)
     areas = [(high - low).prod(1) for low, high in (first, second)]
     return overlap / (areas[0] + areas[1] - overlap)
 
 
-def _unit_boxes(deltas: Tensor) -> tuple[Tensor, Tensor]:
+def _unit_boxes(deltas: Tensor, coder_weights: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Corners of the boxes decoded against the proposal of width and height 1 around 0."""
+    deltas = torch.stack([d / w for d, w in zip(deltas.unbind(1), coder_weights, strict=True)], 1)
     center, half = deltas[:, :2], deltas[:, 2:].clamp(max=4.135).exp() / 2  # 1000 / 16, as torchvision does
     return center - half, center + half
 
@@ -117,11 +118,10 @@ class IoUBalancedBoxLoss(nn.Module):
             positive = labels > 0
             ious = torch.where(positive, decoded_ious(deltas, targets, coder_weights), 0)
             classification = iou_balanced_cross_entropy(logits, labels, ious, self.eta)
-            where = positive.nonzero()[:, 0]
             localization = iou_balanced_smooth_l1(
-                deltas[where],
-                targets[where],
-                ious[where],
+                torch.where(positive[:, None], deltas, targets),  # negatives have nothing to localize
+                targets,
+                ious,
                 self.localization_eta,
                 self.localization_weight,
             )

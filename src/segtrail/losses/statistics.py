@@ -172,7 +172,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 factor = torch.addcmul(factor, part, slope[image])
             part.mul_(factor)
         if at_label is not None:
-            wrong.view(-1).scatter_(0, own, torch.where(valid, at_label, 0).view(-1))
+            wrong.view(-1).scatter_(0, own, torch.where(valid, at_label, 0).reshape(-1))
         return wrong, None, None, None, None, None
 
 
