@@ -9,8 +9,8 @@ shows its data, CPU is that of the whole browser and server process trees until 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
-import io
 import os
 import socket
 import statistics
@@ -84,7 +84,10 @@ def log_segtrail(folder: Path, scale: Scale) -> dict[str, list[str]]:
     ids = []
 
     def floats(path: str, values: np.ndarray) -> dict:
-        entries = [{"value": float(v), "step": i, "timestampMilliseconds": 10**12 + 1000 * i} for i, v in enumerate(values)]
+        entries = [
+            {"value": float(v), "step": i, "timestampMilliseconds": 10**12 + 1000 * i}
+            for i, v in enumerate(values)
+        ]
         return {"path": path, "logFloats": {"entries": entries}}
 
     for run in range(scale.runs):
@@ -92,7 +95,12 @@ def log_segtrail(folder: Path, scale: Scale) -> dict[str, list[str]]:
         ids.append(run_id)
         items: list[dict] = [{"path": "sys/name", "assignString": {"value": f"run {run:04d}"}}]
         for key in range(20):
-            items.append({"path": f"parameters/group{key % 4}/key{key}", "assignFloat": {"value": (run * 31 % (key + 2)) / 10}})
+            items.append(
+                {
+                    "path": f"parameters/group{key % 4}/key{key}",
+                    "assignFloat": {"value": (run * 31 % (key + 2)) / 10},
+                }
+            )
         count = METRICS if run < RUNS else 4
         for metric in range(count):
             name = "val/mIoU" if metric == 0 else f"val/metric{metric:02d}"
@@ -112,13 +120,24 @@ def log_segtrail(folder: Path, scale: Scale) -> dict[str, list[str]]:
                 ("target", encode_label_map(truth, palette, 255)),
             ):
                 key, size = store.put_file([data])
-                operations.append(parse({"path": f"samples/s{sample}/{name}", "setFile": {"file": {"blob": key, "size": size, "ext": "png"}}}))
+                operations.append(
+                    parse(
+                        {
+                            "path": f"samples/s{sample}/{name}",
+                            "setFile": {"file": {"blob": key, "size": size, "ext": "png"}},
+                        }
+                    )
+                )
             for step in range(STEPS):
-                import base64
-
                 data = encode_label_map(label_map(run, sample, step), palette, 255)
-                entry = {"value": {"data": base64.b64encode(data).decode()}, "step": step, "timestampMilliseconds": 10**12}
-                operations.append(parse({"path": f"samples/s{sample}/prediction", "logImages": {"entries": [entry]}}))
+                entry = {
+                    "value": {"data": base64.b64encode(data).decode()},
+                    "step": step,
+                    "timestampMilliseconds": 10**12,
+                }
+                operations.append(
+                    parse({"path": f"samples/s{sample}/prediction", "logImages": {"entries": [entry]}})
+                )
         store.apply(run_id, operations)
     store.close()
     return {"short": ids[:RUNS], "long": long_runs, "all": ids}
@@ -130,7 +149,7 @@ def picture(run: int, sample: int, step: int) -> np.ndarray:
     return palette[label_map(run, sample, step)]
 
 
-def log_mlflow(folder: Path, repeats: int) -> None:
+def log_mlflow(folder: Path) -> None:
     import mlflow
     from mlflow.entities import Metric, Param
 
@@ -146,10 +165,19 @@ def log_mlflow(folder: Path, repeats: int) -> None:
         ]
         params = [Param(f"key{k}", str((run * 31 % (k + 2)) / 10)) for k in range(20)]
         for first in range(0, len(metrics), 1000):
-            client.log_batch(created.info.run_id, metrics=metrics[first : first + 1000], params=params if first == 0 else [])
+            client.log_batch(
+                created.info.run_id,
+                metrics=metrics[first : first + 1000],
+                params=params if first == 0 else [],
+            )
         for sample in range(SAMPLES if run < 4 else 0):
             for step in range(STEPS):
-                client.log_image(created.info.run_id, Image.fromarray(picture(run, sample, step)), key=f"s{sample}", step=step)
+                client.log_image(
+                    created.info.run_id,
+                    Image.fromarray(picture(run, sample, step)),
+                    key=f"s{sample}",
+                    step=step,
+                )
         client.set_terminated(created.info.run_id)
 
 
@@ -179,7 +207,9 @@ def free_port() -> int:
 def server(command: list[str], url: str, folder: Path) -> Iterator[psutil.Process]:
     """A server process, until it answers."""
     with (folder / "server.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     try:
         deadline = time.monotonic() + 180
         while True:
@@ -188,14 +218,20 @@ def server(command: list[str], url: str, folder: Path) -> Iterator[psutil.Proces
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{command[0]} did not start: {(folder / 'server.log').read_text()[-500:]}") from None
+                    raise RuntimeError(
+                        f"{command[0]} did not start: {(folder / 'server.log').read_text()[-500:]}"
+                    ) from None
                 time.sleep(0.3)
         yield psutil.Process(process.pid)
     finally:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.terminate()
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def cpu_of(root: psutil.Process) -> float:
@@ -213,12 +249,16 @@ def load(playwright, root: psutil.Process, url: str, ready: Callable[[Page], Non
     served = cpu_of(root)
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     page = browser.new_page(viewport={"width": 1500, "height": 950})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(60_000)
     started = time.perf_counter()
     page.goto(url, wait_until="commit")
     ready(page)
     wall = time.perf_counter() - started
-    new = [c for c in psutil.Process().children(recursive=True) if c.pid not in before_children and "chrom" in c.name()]
+    new = [
+        c
+        for c in psutil.Process().children(recursive=True)
+        if c.pid not in before_children and "chrom" in c.name()
+    ]
     cpu = 0.0
     for process in new:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -244,7 +284,9 @@ def samples_ready(page: Page) -> None:
     page.wait_for_selector(".cell .score span")
 
 
-def in_page(playwright, url: str, ready: Callable[[Page], None], act: Callable[[Page], float], repeats: int) -> float:
+def in_page(
+    playwright, url: str, ready: Callable[[Page], None], act: Callable[[Page], float], repeats: int
+) -> float:
     """Median milliseconds of an action, repeated in one page after a warm-up."""
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     page = browser.new_page(viewport={"width": 1500, "height": 950})
@@ -286,7 +328,9 @@ def slide(page: Page) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="little data, one repeat")
     parser.add_argument("--no-peers", action="store_true", help="segtrail alone")
     arguments = parser.parse_args()
@@ -304,15 +348,47 @@ def main() -> int:
         python = [sys.executable, "-m"]
         start = "import sys; from segtrail.ui.app import main; sys.exit(main(sys.argv[1:]))"
         roots = {}
-        command = [sys.executable, "-c", start, "--store", str(folder / "segtrail/store"), "--port", port("segtrail"), "--no-browser"]
+        command = [
+            sys.executable,
+            "-c",
+            start,
+            "--store",
+            str(folder / "segtrail/store"),
+            "--port",
+            port("segtrail"),
+            "--no-browser",
+        ]
         roots["segtrail"] = stack.enter_context(server(command, urls["segtrail"], folder / "segtrail"))
         if not arguments.no_peers:
-            log_mlflow(folder / "mlflow", scale.repeats)
+            log_mlflow(folder / "mlflow")
             log_tensorboard(folder / "tensorboard")
-            command = [*python, "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow/mlflow.db'}", "--artifacts-destination", str(folder / "mlflow/artifacts"), "--port", port("mlflow"), "--workers", "1"]
+            command = [
+                *python,
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                f"sqlite:///{folder / 'mlflow/mlflow.db'}",
+                "--artifacts-destination",
+                str(folder / "mlflow/artifacts"),
+                "--port",
+                port("mlflow"),
+                "--workers",
+                "1",
+            ]
             roots["mlflow"] = stack.enter_context(server(command, urls["mlflow"], folder / "mlflow"))
-            command = [*python, "tensorboard.main", "--logdir", str(folder / "tensorboard"), "--port", port("tensorboard"), "--samples_per_plugin", "images=100"]
-            roots["tensorboard"] = stack.enter_context(server(command, urls["tensorboard"], folder / "tensorboard"))
+            command = [
+                *python,
+                "tensorboard.main",
+                "--logdir",
+                str(folder / "tensorboard"),
+                "--port",
+                port("tensorboard"),
+                "--samples_per_plugin",
+                "images=100",
+            ]
+            roots["tensorboard"] = stack.enter_context(
+                server(command, urls["tensorboard"], folder / "tensorboard")
+            )
 
         def ours(**state: object) -> str:
             return f"{urls['segtrail']}?{urlencode(state)}"
@@ -321,23 +397,53 @@ def main() -> int:
         pages: dict[str, dict[str, tuple[str, Callable[[Page], None]]]] = {
             "runs": {
                 f"segtrail, {scale.runs} runs": (ours(), table_ready),
-                f"mlflow, {RUNS} runs": (urls["mlflow"] + "#/experiments/1/runs", lambda p: p.get_by_text("run 0000").first.wait_for()),
+                f"mlflow, {RUNS} runs": (
+                    urls["mlflow"] + "#/experiments/1/runs",
+                    lambda p: p.get_by_text("run 0000").first.wait_for(),
+                ),
             },
             "curves": {
-                f"segtrail, 10 runs × {scale.points:,} points": (ours(page="charts", find="train/loss", runs=",".join(long_runs[:10])), charts_ready),
-                f"segtrail, {len(long_runs)} runs × {scale.points:,} points": (ours(page="charts", find="train/loss", runs=",".join(long_runs)), charts_ready),
-                f"segtrail, {RUNS} runs × {METRICS} metrics × {POINTS} points": (ours(page="charts", runs=short), charts_ready),
-                f"mlflow, {RUNS} runs × {METRICS} metrics × {POINTS} points": (urls["mlflow"] + "#/experiments/1/runs?compareRunsMode=CHART", lambda p: p.locator(".js-plotly-plot .scatterlayer path").first.wait_for(state="attached")),
-                f"tensorboard, {RUNS} runs × {METRICS} metrics × {POINTS} points": (urls["tensorboard"] + "#timeseries", lambda p: p.locator("line-chart canvas, line-chart svg.line").first.wait_for(state="attached")),
+                f"segtrail, 10 runs × {scale.points:,} points": (
+                    ours(page="charts", find="train/loss", runs=",".join(long_runs[:10])),
+                    charts_ready,
+                ),
+                f"segtrail, {len(long_runs)} runs × {scale.points:,} points": (
+                    ours(page="charts", find="train/loss", runs=",".join(long_runs)),
+                    charts_ready,
+                ),
+                f"segtrail, {RUNS} runs × {METRICS} metrics × {POINTS} points": (
+                    ours(page="charts", runs=short),
+                    charts_ready,
+                ),
+                f"mlflow, {RUNS} runs × {METRICS} metrics × {POINTS} points": (
+                    urls["mlflow"] + "#/experiments/1/runs?compareRunsMode=CHART",
+                    lambda p: p.locator(".js-plotly-plot .scatterlayer path").first.wait_for(
+                        state="attached"
+                    ),
+                ),
+                f"tensorboard, {RUNS} runs × {METRICS} metrics × {POINTS} points": (
+                    urls["tensorboard"] + "#timeseries&tagFilter=val",
+                    lambda p: p.locator("scalar-card line-chart").first.wait_for(state="attached"),
+                ),
             },
             "images": {
-                f"segtrail, {SAMPLES} × 4 matrix": (ours(page="samples", runs=",".join(ids["short"][:4])), samples_ready),
-                f"mlflow, one run, {SAMPLES} × {STEPS} images": (urls["mlflow"] + "#/experiments/1/runs?compareRunsMode=CHART", lambda p: p.locator("img[src*='get-artifact'], img[src*='images']").first.wait_for(state="attached")),
-                f"tensorboard, {SAMPLES} images × 4 runs": (urls["tensorboard"] + "#images", lambda p: p.locator("tf-image-loader img, image-card img, .image-container img, img#main-image").first.wait_for(state="attached")),
+                f"segtrail, {SAMPLES} × 4 matrix": (
+                    ours(page="samples", runs=",".join(ids["short"][:4])),
+                    samples_ready,
+                ),
+                f"tensorboard, {SAMPLES} images × 4 runs": (
+                    urls["tensorboard"] + "#images",
+                    lambda p: p.locator(
+                        "tf-image-loader img, image-card img, .image-container img, img#main-image"
+                    ).first.wait_for(state="attached"),
+                ),
             },
         }
         with sync_playwright() as playwright:
-            empty = [load(playwright, roots["segtrail"], "about:blank", lambda p: None)[1] for _ in range(scale.repeats)]
+            empty = [
+                load(playwright, roots["segtrail"], "about:blank", lambda p: None)[1]
+                for _ in range(scale.repeats)
+            ]
             print(f"an empty page: {statistics.median(empty):.2f} CPU-s, included below")
             print(f"{'page':<8} {'':<48} {'wall s':>8} {'CPU-s':>8}")
             for title, tools in pages.items():
@@ -357,12 +463,13 @@ def main() -> int:
                         print(f"{title:<8} {label:<48} {wall:>8.2f} {cpu:>8.2f}", flush=True)
             for count in (10, len(long_runs)):
                 url = ours(page="charts", find="train/loss", runs=",".join(long_runs[:count]))
-                print(f"zoom, {count} runs × {scale.points:,} points: {in_page(playwright, url, charts_ready, drag_zoom, scale.repeats):.0f} ms")
+                milliseconds = in_page(playwright, url, charts_ready, drag_zoom, scale.repeats)
+                print(f"zoom, {count} runs × {scale.points:,} points: {milliseconds:.0f} ms", flush=True)
             url = ours(page="samples", runs=",".join(ids["short"][:4]), mode="step", at=3)
-            print(f"slider, warm, {SAMPLES} × 4 cells: {in_page(playwright, url, samples_ready, slide, scale.repeats):.0f} ms")
+            milliseconds = in_page(playwright, url, samples_ready, slide, scale.repeats)
+            print(f"slider, warm, {SAMPLES} × 4 cells: {milliseconds:.0f} ms")
     return 0
 
 
 if __name__ == "__main__":
-    buffer = io.StringIO()
     sys.exit(main())

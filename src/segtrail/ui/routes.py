@@ -195,7 +195,11 @@ def _add_runs(router: APIRouter, store: Store, paths: _Paths, access: Access) ->
         table = columns.runs_table(store, project, known, [metric])
         by_path = {column["path"]: column for column in table["columns"]}
         values = by_path.get(metric, {}).get(aggregate, [])
-        chosen = {path: column["value"] for path, column in by_path.items() if path.startswith("parameters/")}
+        chosen = {
+            path: column["value"]
+            for path, column in by_path.items()
+            if column["varies"] and path.startswith("parameters/")
+        }
         return json_reply(request, {"importance": sweep.importance(chosen, values) if values else []})
 
 

@@ -60,7 +60,11 @@ const context = {
     return /loss|error|hausdorff|distance/i.test(context.metric()) ? "min" : "max";
   },
   look: (id) => looks.get(id) || { color: "var(--muted)", dash: [] },
-  name: (id) => table.byId.get(id)?.name || table.byId.get(id)?.sys_id || id,
+  name(id) {
+    const row = table.byId.get(id);
+    if (!row) return id;
+    return table.rows.some((other) => other.name === row.name && other.id !== id) ? `${row.name} ${row.sys_id}` : row.name;
+  },
   rows: () => shown,
   select(ids) {
     state.set({ runs: state.asList(new Set(ids)), ref: ids.includes(state.get("ref")) ? state.get("ref") : null });
@@ -156,7 +160,7 @@ function drawRail() {
       }),
       h("a.name", { href: state.link({ page: "run", run: row.id }), title: `${row.name}\n${row.sys_id} · ${row.state}`,
         onclick: (/** @type {MouseEvent} */ e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); state.set({ page: "run", run: row.id }, { push: true }); } },
-        row.name || row.sys_id),
+        context.name(row.id)),
       row.state === "running" && h("span.running", { title: "Running" }),
       h("span.value", {}, number(table.best(row, metric, direction), 4)),
       h("button.star", { "aria-pressed": String(row.id === reference), title: "Reference run (key: r)", "aria-label": `Reference ${row.name}`,

@@ -63,12 +63,12 @@ export async function mount(root, context) {
               if (e.ctrlKey || e.metaKey) return;
               e.preventDefault();
               state.set({ page: "run", run: row.id }, { push: true });
-            } }, row.name || row.sys_id), row.id === reference ? h("span", { title: "Reference" }, " ★") : null);
+            } }, context.name(row.id)), row.id === reference ? h("span", { title: "Reference" }, " ★") : null);
         },
       },
     ];
     for (const key of columnKeys()) {
-      if (key === "@spark") result.push({ field: key, title: "", titleFormatter: head(context.metric().split("/").pop() || "", "over steps"), width: 108, headerSort: false, formatter: sparks.cell });
+      if (key === "@spark") result.push({ field: key, title: "", titleFormatter: head(context.metric().split("/").slice(1).join("/") || context.metric(), "over steps"), width: 108, headerSort: false, formatter: sparks.cell });
       else if (key === "@tags") result.push({ field: "tags", title: "", titleFormatter: head("Tags"), width: 160, headerFilter: "input", headerFilterFunc: tagFilter, sorter: (/** @type {any} */ a, /** @type {any} */ b) => String(a).localeCompare(String(b)), formatter: tagCell });
       else if (key === "@created") result.push({ field: "created", title: "", titleFormatter: head("Started"), width: 120, sorter: "number", formatter: (/** @type {any} */ c) => h("span.muted", { title: new Date(c.getValue()).toLocaleString() }, ago(c.getValue())) });
       else if (key === "@duration") result.push({ field: "duration", title: "", titleFormatter: head("Duration"), width: 90, sorter: "number", hozAlign: "right", formatter: (/** @type {any} */ c) => duration(c.getValue()) });
@@ -86,9 +86,9 @@ export async function mount(root, context) {
     const field = kind === "best" ? `${path}#${bestKind(path)}` : key;
     const perClass = series && /\/(IoU|Dice|precision|recall)\//.test(path);
     const parts = path.split("/");
-    const short = path.startsWith("parameters/") ? parts.slice(1).join(".").replace(/\._target_$/, "") : perClass ? parts.slice(-2).join(" ") : path;
+    const short = path.startsWith("parameters/") ? parts.slice(1).join(".").replace(/\._target_$/, "") : perClass ? parts.slice(-2).join(" ") : series ? parts.slice(1).join("/") || path : path;
     return {
-      field, title: "", titleFormatter: head(short, kind || (series ? "last" : ""), path), width: numeric ? (kind === "best" ? 118 : 104) : 150,
+      field, title: "", titleFormatter: head(short, series ? `${parts.length > 1 ? `${parts[0]}, ` : ""}${kind || "last"}` : "", path), width: numeric ? (kind === "best" ? 118 : 104) : 150,
       hozAlign: numeric ? "right" : "left", headerFilter: "input", headerFilterFunc: valueFilter,
       headerFilterPlaceholder: numeric ? "> 0.5" : "", sorter: numeric ? numberSorter : "string", headerSortStartingDir: "desc",
       formatter: (/** @type {any} */ cell) => {

@@ -32,7 +32,7 @@ export async function mount(root, context) {
   /** @type {any[]} */ let charts = [];
 
   /** Parameters that vary among the rows. @param {Row[]} rows */
-  const varying = (rows) => [...context.table.columns.values()].filter((c) => c.path.startsWith("parameters/") && c.type !== "floatSeries" && new Set(rows.map((row) => JSON.stringify(row[c.path]))).size > 1).map((c) => c.path);
+  const varying = (rows) => [...context.table.columns.values()].filter((c) => c.varies && c.path.startsWith("parameters/") && c.type !== "floatSeries" && new Set(rows.map((row) => JSON.stringify(row[c.path]))).size > 1).map((c) => c.path);
   const short = (/** @type {string} */ path) => path.replace(/^parameters\//, "").replaceAll("/", ".").replace(/\._target_$/, "");
   const label = (/** @type {any} */ value) => { const text = String(value); return /^[\w]+(\.[\w]+){2,}$/.test(text) ? text.split(".").pop() || text : text; };
   const isLow = (/** @type {string} */ path) => (path === context.metric() ? context.direction() === "min" : /loss|error|seconds|time|size/i.test(path));
