@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
@@ -138,10 +139,13 @@ def _fail(message: str) -> None:
 
 def _train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     if config.run_dir is None:
         with open_dict(config):
             config.run_dir = HydraConfig.get().runtime.output_dir
+    if HydraConfig.get().mode == RunMode.MULTIRUN and not any("sweep/" in tag for tag in config.tags):
+        config.tags.append(f"sweep/{Path(HydraConfig.get().sweep.dir).name}")
     if config.resume is not None:
         from segtrail.training.resume import resumed_config
 

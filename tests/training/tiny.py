@@ -3,6 +3,7 @@
 import os
 import signal
 
+import optuna
 import pytorch_lightning as pl
 from torch import nn
 
@@ -35,3 +36,13 @@ class Fail(pl.Callback):
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("injected fault")
+
+
+class Strict(optuna.pruners.BasePruner):
+    """Prunes every trial at its first report, so that a test knows what to expect."""
+
+    def __init__(self, **_):
+        pass
+
+    def prune(self, study, trial):
+        return True

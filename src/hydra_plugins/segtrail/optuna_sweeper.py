@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class OptunaSweeperConf:
     parallel: int = 1
     sampler: Any = None
     pruner: Any = None
-    space: dict[str, Any] = field(default_factory=dict)
+    space: Any = None
 
 
 ConfigStore.instance().store(
@@ -67,7 +67,7 @@ class OptunaSweeper(Sweeper):
         parallel: int,
         sampler: Any,
         pruner: Any,
-        space: DictConfig,
+        space: DictConfig | None,
     ) -> None:
         self.study_name = study_name or time.strftime("study-%Y-%m-%d-%H-%M-%S")
         self.storage = storage
@@ -136,8 +136,8 @@ class OptunaSweeper(Sweeper):
         )
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             # its process was killed with an earlier sweep: the same values are tried again
+            optuna.trial.Trial(study, trial._trial_id).set_user_attr("interrupted", True)
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            study._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
             study.enqueue_trial(trial.params)
         return study
 
@@ -147,7 +147,8 @@ class OptunaSweeper(Sweeper):
             f"{{_target_: segtrail.callbacks.pruning.Pruning, storage: '{self.storage}', "
             f"study_name: '{self.study_name}', trial: {trial.number}, monitor: '${{monitor}}'}}"
         )
-        return [f"++callbacks.pruning={node}", f"tags=['sweep/{self.study_name}']"]
+        tags = [*self.config.tags, f"sweep/{self.study_name}"]  # type: ignore[union-attr]
+        return [f"++callbacks.pruning={node}", "tags=[" + ",".join(f"'{tag}'" for tag in tags) + "]"]
 
     def _tell(self, optuna: Any, study: Any, trial: Any, result: Any) -> None:
         states = optuna.trial.TrialState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _fit_and_test(config: DictConfig) -> float | None:
         for logger in trainer.loggers:
             if isinstance(logger, Tracker):
                 logger.close(failed)
-        end_job(trainer, failed)
+        end_job(trainer, sys.exc_info()[1])
     score = getattr(best, "best_model_score", None)
     return None if score is None else float(score)
 

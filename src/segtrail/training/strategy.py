@@ -27,6 +27,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+PEER_WORDS = ("gloo", "NCCL", "peer", "onnection")  # of backends that lost one
 GRACE = 20.0  # seconds in which a rank may end by itself before it is killed
 
 
@@ -162,25 +163,26 @@ def _launcher(strategy: Any) -> ConfigLauncher | None:
     return ConfigLauncher(environment, strategy.num_processes, strategy.num_nodes)
 
 
-def end_job(trainer: pl.Trainer, failed: bool = False) -> None:
+def end_job(trainer: pl.Trainer, error: BaseException | None = None) -> None:
     """Ends what a job's strategy has started; call it once, after the last of fit and test.
 
     Args:
         trainer: of the job.
-        failed: an exception is on its way out: the other ranks are not waited for at a barrier.
+        error: the exception that ends the job early, if one does.
 
     Raises:
-        RankError: if another rank died, which is the reason for whatever this rank met.
+        RankError: if another rank died and this is why the error arose here.
     """
     launcher = trainer.strategy.launcher
-    # asked while the healthy ranks still wait for this one: a dead one is the cause, not a consequence
-    died = isinstance(launcher, ConfigLauncher) and failed and launcher.find_dead(patience=5.0)
+    lost_peer = isinstance(error, RuntimeError) and any(word in str(error) for word in PEER_WORDS)
+    # asked while healthy ranks still wait for this one: a dead one is the cause, not a consequence
+    died = isinstance(launcher, ConfigLauncher) and launcher.find_dead(GRACE if lost_peer else 0.0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        if not failed:
+        if error is None:
             torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     if isinstance(launcher, ConfigLauncher):
+        dead_rank = launcher.dead_rank
         launcher.close()
-        if died and launcher.dead_rank is not None:
-            rank, code = launcher.dead_rank
-            raise RankError(f"rank {rank} ended with status {code}; its own message is above")
+        if died and dead_rank is not None:
+            raise RankError(f"rank {dead_rank[0]} ended with status {dead_rank[1]}; its own message is above")
