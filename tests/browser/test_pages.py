@@ -1,11 +1,14 @@
 """What a person sees on each page, over runs that train.py made."""
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from segtrail.tracking import names
 from tests.browser.conftest import Site, settle, visit
+from tests.ui.offline import log_objects, training_run
 
 pytestmark = pytest.mark.browser
 
@@ -259,8 +262,6 @@ def test_deep_link_shows_the_same_view(page: Page, shared_site: Site) -> None:
 
 
 def test_live_updates_keep_scroll_and_zoom(page: Page, site: Site) -> None:
-    from tests.ui.offline import training_run
-
     visit(page, site.address(page="charts", x0=20, x1=120))
     card = page.locator('.chart[data-path="train/loss"]')
     card.scroll_into_view_if_needed()
@@ -291,3 +292,33 @@ def test_keyboard_and_themes(page: Page, shared_site: Site) -> None:
     page.get_by_label("Theme").click()
     settle(page)
     assert page.locator("body").evaluate("node => getComputedStyle(node).backgroundColor") != light
+
+
+def test_objects_are_matched_between_runs(page: Page, tmp_path: Path) -> None:
+    step = 99
+    boxes = {
+        "first": [(5, 5, 30, 20, 3, 0.9), (50, 10, 30, 30, 1, 0.9), (10, 60, 20, 20, 3, 0.8)],
+        "second": [
+            (6, 5, 30, 20, 3, 0.95),  # kept
+            (50, 12, 30, 30, 2, 0.9),  # relabelled
+            (60, 60, 20, 20, 3, 0.7),  # gained; the third of the first run is lost
+            (40, 70, 10, 10, 3, 0.2),  # below the threshold
+        ],
+    }
+    for index, (name, objects) in enumerate(boxes.items()):
+        run = training_run(tmp_path, name, seed=index, samples=1, epochs=2, quality=0.9 - index / 10)
+        log_objects(run, names.sample_detections("street_00", step), 96, objects)
+        log_objects(run, names.sample_objects("street_00"), 96, boxes["first"])
+        run.close()
+    site = Site(tmp_path, tmp_path / "store")
+    ids = site.ids()
+    chosen = f"{ids['first']},{ids['second']}"
+    visit(page, site.address(page="samples", runs=chosen, layer="instances"))
+    cell = page.locator(f'.cell[data-run="{ids["second"]}"]')
+    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabelled, 1 gained, 1 lost")
+    expect(page.locator(f'.cell[data-run="{ids["first"]}"] .at')).to_have_text("3 objects")
+    page.locator("#score").evaluate("n => { n.value = '0.1'; n.dispatchEvent(new Event('input')); }")
+    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabelled, 2 gained, 1 lost")
+    page.locator('[data-class="3"]').uncheck()
+    expect(cell.locator(".at")).to_have_text("1 relabelled")
+    site.close()

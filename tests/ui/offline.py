@@ -6,7 +6,6 @@ The records are those that the client writes; the names and file formats are tho
 from __future__ import annotations
 
 import base64
-import io
 import json
 import uuid
 from datetime import UTC, datetime
@@ -247,7 +246,39 @@ def training_run(
     return run
 
 
-def png_bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
+def compressed_rle(mask: np.ndarray) -> dict[str, object]:
+    """COCO's compressed run lengths of an (H, W) mask."""
+    flat = mask.astype(np.int64).ravel(order="F")
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat])))
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    text = ""
+    for index, value in enumerate(runs):
+        rest, more = value - (runs[index - 2] if index > 2 else 0), True
+        while more:
+            code = rest & 31
+            rest >>= 5
+            more = rest != -1 if code & 16 else rest != 0
+            text += chr((code | 32 if more else code) + 48)
+    return {"size": list(mask.shape), "counts": text}
+
+
+def log_objects(
+    run: OfflineRun, path: str, size: int, boxes: list[tuple[int, int, int, int, int, float]]
+) -> None:
+    """Logs elliptic objects, each given by x, y, width, height, class and score."""
+    rows, columns = np.mgrid[:size, :size]
+    found = []
+    for x, y, width, height, label, score in boxes:
+        inside = ((columns - x - width / 2) / (width / 2)) ** 2 + (
+            (rows - y - height / 2) / (height / 2)
+        ) ** 2
+        found.append(
+            {
+                "category_id": label,
+                "bbox": [x, y, width, height],
+                "score": score,
+                "segmentation": compressed_rle(u**2 + v**2 <= 0.25),
+            }
+        )
+    content = {"size": [size, size], "step": 0, "classes": [], "objects": found}
+    run.upload(path, json.dumps(content).encode(), "json")

@@ -95,7 +95,8 @@ def overview(store: Store, runs: Sequence[str]) -> dict[str, Any]:
     Returns:
         ``samples``: ids; ``runs``: for each run the steps of each sample's predictions, the epoch of each
         step, the step of its best checkpoint, class names, and which samples have image, target,
-        confidence; ``classes``: names and colors for the legend; ``ignore_index``.
+        confidence, objects of the truth, and the steps of detections; ``classes``: names for the legend;
+        ``palette``; ``ignore_index``.
     """
     result: dict[str, Any] = {"runs": {}, "samples": [], "classes": [], "ignore_index": 255}
     seen: dict[str, None] = {}
@@ -107,13 +108,18 @@ def overview(store: Store, runs: Sequence[str]) -> dict[str, Any]:
             sample, _, part = path.removeprefix("samples/").rpartition("/")
             if not sample:
                 continue
+            if sample.endswith("/detections") and part.isdigit():
+                item = entry["samples"].setdefault(sample.removesuffix("/detections"), {})
+                item.setdefault("detections", []).append(int(part))
+                item["detections"].sort()
+                continue
             item = entry["samples"].setdefault(sample, {})
             if part == "prediction" and attribute.type == "imageSeries":
                 steps = [step for _, step, _, _, _ in store.image_series(run, path)]
                 item["steps"] = steps
             elif part == "confidence" and attribute.type == "imageSeries":
                 item["confidence"] = [step for _, step, _, _, _ in store.image_series(run, path)]
-            elif part in ("image", "target") and attribute.type == "file":
+            elif part in ("image", "target", "objects") and attribute.type == "file":
                 item[part] = True
                 if part == "target" and palette is None:
                     palette = _palette(store, attribute.value["blob"])

@@ -4,12 +4,13 @@
 import { getJSON, postBinary, postJSON } from "../api.js";
 import { debounce, fill, h, notice, number, percent, segmented, select, signed } from "../dom.js";
 import { colorTable, indexAt, paintConfusion, paintDisagreement, paintErrors, paintLabels, renamed } from "../labels.js";
+import { match, paintMasks, STATUS_COLORS } from "../instances.js";
 import * as state from "../state.js";
 
 /** @typedef {import("../app.js").Context} Context @typedef {import("../labels.js").LabelMap} LabelMap */
 /** @typedef {{iou?: (number | null)[], mean?: number | null, wrong?: number[][], disagreement?: number, missing?: string}} Score */
 
-const LAYERS = [["prediction", "Prediction"], ["truth", "Truth"], ["error", "Error"], ["disagreement", "vs reference"], ["confidence", "Confidence"], ["input", "Input"]];
+const LAYERS = [["prediction", "Prediction"], ["truth", "Truth"], ["error", "Error"], ["disagreement", "vs reference"], ["confidence", "Confidence"], ["instances", "Objects"], ["input", "Input"]];
 const MODES = [["best", "Best", "The best step of each run"], ["latest", "Latest", "The last step of each run"], ["step", "Step", "The same step"], ["epoch", "Epoch", "The same epoch"]];
 const SORTS = [["worst", "worst first"], ["difference", "largest difference"], ["disagreement", "largest disagreement"], ["id", "name"]];
 const PAGE_ROWS = 12;
@@ -26,6 +27,7 @@ export async function mount(root, context) {
   /** @type {string[]} */ let order = [];
   /** @type {Map<string, LabelMap | {missing: string}>} */ const maps = new Map();
   /** @type {Map<string, ImageBitmap | null>} */ const bitmaps = new Map();
+  /** @type {Map<string, import("../instances.js").Detections | null>} */ const objects = new Map();
   /** @type {Map<string, Score>} */ const scores = new Map();
   /** @type {Cell[]} */ let cells = [];
   let blinking = false;
@@ -166,6 +168,79 @@ export async function mount(root, context) {
     return [...new Map(wanted.map((w) => [w.join("|"), w])).values()];
   }
 
+  // ---------------------------------------------------------------- objects
+
+  const hasObjects = () => columns().some((run) => Object.values(overview.runs[run].samples).some((/** @type {any} */ item) => item.detections));
+  const least = () => state.getNumber("score", 0.5);
+
+  /** Key of the detections file of a cell: of a run at the step in view, or of the truth. @param {string} run @param {string} sample */
+  function objectsKey(run, sample) {
+    if (!run) {
+      const owner = holder(sample, "objects");
+      return owner ? `${owner}|samples/${sample}/objects` : "";
+    }
+    const steps = overview.runs[run]?.samples[sample]?.detections;
+    return steps?.length ? `${run}|samples/${sample}/detections/${steps[indexAt(steps, wantedStep(run, at()))]}` : "";
+  }
+
+  async function loadObjects() {
+    const wanted = [...shownRows(), ...(state.get("open") ? [state.get("open")] : [])].flatMap((sample) => ["", ...columns()].map((run) => objectsKey(run, sample)));
+    await Promise.all([...new Set(wanted)].filter((key) => key && !objects.has(key)).map(async (key) => {
+      const [run, path] = key.split("|");
+      objects.set(key, null);
+      try {
+        objects.set(key, JSON.parse((await getJSON("text", { run, path })).text));
+      } catch {
+        // A file that is missing or damaged shows as a cell without objects.
+      }
+    }));
+  }
+
+  /** Objects of a cell that pass the threshold and whose class is on. @param {string} run @param {string} sample */
+  function objectsOf(run, sample) {
+    const found = objects.get(objectsKey(run, sample));
+    const hidden = off();
+    return found ? found.objects.filter((object) => (object.score ?? 1) >= least() && !hidden.has(object.category_id)) : [];
+  }
+
+  /** Objects with what became of them against the reference. @param {string} run @param {string} sample */
+  function matched(run, sample) {
+    const reference = context.reference();
+    const mine = objectsOf(run, sample);
+    if (!run || run === reference || blinking) return (blinking && run ? objectsOf(reference, sample) : mine).map((object) => ({ object, status: "" }));
+    return match(mine, objectsOf(reference, sample));
+  }
+
+  /** Boxes, masks and names on a canvas. @param {any} paint @param {any} overlay canvas @param {string} run @param {string} sample @param {number} width @param {number} height @param {number} opacity */
+  function drawObjects(paint, overlay, run, sample, width, height, opacity) {
+    const file = objects.get(objectsKey(run, sample)) || objects.get(objectsKey(context.reference(), sample));
+    if (!file) return;
+    const [rows, cols] = file.size;
+    const items = matched(run, sample).map((item) => ({ ...item, color: item.status ? STATUS_COLORS[/** @type {import("../instances.js").Status} */ (item.status)] : overview.palette[item.object.category_id] || [200, 200, 0] }));
+    (overlay.width = cols), (overlay.height = rows);
+    const surface = overlay.getContext("2d");
+    const image = surface.createImageData(cols, rows);
+    paintMasks(items.filter((item) => item.status !== "lost"), new Uint32Array(image.data.buffer));
+    surface.putImageData(image, 0, 0);
+    paint.globalAlpha = opacity * 0.7;
+    if (state.get("contour") !== "1") paint.drawImage(overlay, 0, 0, width, height);
+    paint.globalAlpha = 1;
+    paint.font = `${11 / view.zoom * (devicePixelRatio || 1)}px system-ui, sans-serif`;
+    for (const { object, status, color } of items) {
+      const [x, y, w, h_] = object.bbox.map((v, i) => v * (i % 2 ? height / rows : width / cols));
+      paint.strokeStyle = paint.fillStyle = `rgb(${color.join(",")})`;
+      paint.lineWidth = 2 / view.zoom;
+      paint.setLineDash(status === "lost" ? [6 / view.zoom, 4 / view.zoom] : []);
+      paint.strokeRect(x, y, w, h_);
+      const text = `${className(object.category_id)}${object.score === undefined ? "" : ` ${Math.round(100 * object.score)}`}`;
+      const tall = 13 / view.zoom * (devicePixelRatio || 1);
+      paint.fillRect(x, Math.max(y - tall, 0), paint.measureText(text).width + 6 / view.zoom, tall);
+      paint.fillStyle = "#fff";
+      paint.fillText(text, x + 3 / view.zoom, Math.max(y - tall, 0) + tall * 0.78);
+    }
+    paint.setLineDash([]);
+  }
+
   // ---------------------------------------------------------------- cells
 
   class Cell {
@@ -255,6 +330,9 @@ export async function mount(root, context) {
         if (kind === "confidence" && run) {
           const grey = bitmaps.get(confidenceURL(run, this.sample));
           if (grey) paint.drawImage(grey, 0, 0, width, height);
+        } else if (layer() === "instances") {
+          this.painted = "";
+          drawObjects(paint, this.paint, run, this.sample, width, height, opacity);
         } else if (this.overlay(run, kind)) {
           paint.globalAlpha = opacity;
           paint.imageSmoothingEnabled = false;
@@ -293,7 +371,12 @@ export async function mount(root, context) {
       const difference = value !== null && base !== null && this.run !== reference ? value - base : null;
       fill(this.score, there ? h("span", { title: "IoU of this image in percent" }, percent(value)) : "",
         difference !== null && h("span", { className: difference >= 0 ? "good" : "bad", title: "Difference to the reference" }, ` ${signed(100 * difference, 1)}`));
-      if (!this.at.dataset.cursor) this.at.textContent = there ? `step ${number(steps[indexOf(this.run, this.sample)], 7)}` : "";
+      if (layer() === "instances" && !this.at.dataset.cursor) {
+        const counts = new Map();
+        const items = matched(this.run, this.sample);
+        for (const { status } of items) counts.set(status, (counts.get(status) || 0) + 1);
+        this.at.textContent = counts.size === 0 || counts.has("") ? `${items.length} objects` : [...counts].map(([status, n]) => `${n} ${status}`).join(", ");
+      } else if (!this.at.dataset.cursor) this.at.textContent = there ? `step ${number(steps[indexOf(this.run, this.sample)], 7)}` : "";
     }
 
     listen() {
@@ -412,7 +495,7 @@ export async function mount(root, context) {
         state.set(patch, { quiet: true });
         label.textContent = `${mode()} ${number(values[+slider.value], 7)}`;
         await loadMaps(needed(shownRows()));
-        if (layer() === "confidence") await loadPictures();
+        if (layer() === "confidence" || layer() === "instances") await loadPictures();
         for (const cell of cells) if (cell.run) cell.draw();
         root.dataset.drawn = String(performance.now() - started);
         prefetch(+slider.value);
@@ -428,11 +511,13 @@ export async function mount(root, context) {
     fill(toolbar,
       segmented(/** @type {any} */ (MODES), mode(), (value) => state.set({ mode: value === "best" ? null : value, at: null }), "Which step"),
       playing, slider, label,
-      segmented(/** @type {any} */ (LAYERS), layer(), (value) => state.set({ layer: value === "prediction" ? null : value, op: null }), "Layer"),
+      segmented(/** @type {any} */ (LAYERS.filter(([key]) => key !== "instances" || hasObjects())), layer(), (value) => state.set({ layer: value === "prediction" ? null : value, op: null }), "Layer"),
       h("label.field", {}, h("span", {}, "Opacity"), h("input", { id: "opacity", type: "range", min: "0", max: "1", step: "0.05", style: { width: "80px" }, value: state.get("op", layer() === "error" || layer() === "disagreement" ? "0.85" : "0.6"), oninput: (/** @type {any} */ e) => { state.set({ op: e.target.value }, { quiet: true }); drawAll(); } })),
       h("button", { "aria-pressed": String(state.get("contour") === "1"), id: "contour", title: "Outlines in place of filled regions", onclick: () => state.set({ contour: state.get("contour") === "1" ? null : "1" }) }, "Contour"),
       h("button", { "aria-pressed": String(state.has("swipe")), id: "swipe", title: "The run left of the line, the reference right of it", onclick: () => state.set({ swipe: state.has("swipe") ? null : 0.5 }) }, "Swipe"),
       h("button", { id: "blink", title: "Hold to see the reference in all columns (key: space)", "aria-pressed": String(blinking), onpointerdown: () => blink(true), onpointerup: () => blink(false), onpointerleave: () => blink(false) }, "Blink"),
+      layer() === "instances" && h("label.field", {}, h("span", {}, `Score from ${least().toFixed(2)}`), h("input", { id: "score", type: "range", min: "0", max: "1", step: "0.05", value: String(least()), style: { width: "90px" },
+        oninput: (/** @type {any} */ e) => { state.set({ score: e.target.value }, { quiet: true }); e.target.previousSibling.textContent = `Score from ${least().toFixed(2)}`; drawAll(); } })),
       layer() === "error" && select([["-1", "all classes"], ...names.map((/** @type {string} */ name, /** @type {number} */ id) => /** @type {[string, string]} */ ([String(id), name]))], String(focus()), (value) => state.set({ focus: value === "-1" ? null : value }), { id: "focus", title: "Errors of one class: green hit, red false, blue missed" }),
       h("div.grow"),
       wrong ? h("button", { id: "unconfuse", onclick: () => state.set({ ct: null, cp: null, crun: null }) }, `${className(wrong.truth)} taken for ${className(wrong.guess)} by ${context.name(wrong.run)} ×`)
@@ -446,8 +531,9 @@ export async function mount(root, context) {
     const names = classes();
     if (layer() === "error" && !confused())
       return fill(legend, (focus() < 0 ? [["40,170,90", "right"], ["220,50,40", "wrong"]] : [["40,170,90", "true positive"], ["220,50,40", "false positive"], ["40,110,230", "false negative"]]).map(([color, text]) => h("span", {}, h("span.swatch", { style: { background: `rgb(${color})` } }), text)), h("span.muted", {}, "hatched: void, not evaluated"));
+    const statuses = layer() === "instances" && Object.entries(STATUS_COLORS).map(([status, color]) => h("span", {}, h("span.swatch", { style: { background: `rgb(${color.join(",")})` } }), status));
     if (layer() === "disagreement") return fill(legend, h("span", {}, h("span.swatch", { style: { background: "rgb(235,60,190)" } }), "another class than the reference"));
-    fill(legend, names.map((/** @type {string} */ name, /** @type {number} */ id) => h("label", { className: hidden.has(id) ? "off" : "", title: "Click hides or shows the class" },
+    fill(legend, statuses && [h("span.muted", {}, "against the reference:"), statuses], names.map((/** @type {string} */ name, /** @type {number} */ id) => h("label", { className: hidden.has(id) ? "off" : "", title: "Click hides or shows the class" },
       h("input", { type: "checkbox", checked: !hidden.has(id), "data-class": String(id), onchange: () => { hidden.has(id) ? hidden.delete(id) : hidden.add(id); state.set({ off: state.asList(hidden) }); } }),
       h("span.swatch", { style: { background: `rgb(${overview.palette[id].join(",")})` } }), name)),
     names.length > 3 && h("button.link", { onclick: () => state.set({ off: hidden.size ? null : state.asList(names.map((/** @type {any} */ _, /** @type {number} */ id) => id)) }) }, hidden.size ? "show all" : "hide all"));
@@ -482,6 +568,7 @@ export async function mount(root, context) {
   });
 
   async function loadPictures() {
+    if (layer() === "instances") await loadObjects();
     const urls = shownRows().flatMap((sample) => [imageURL(sample), ...(layer() === "confidence" ? columns().map((run) => confidenceURL(run, sample)) : [])]).filter(Boolean);
     await Promise.all(urls.map(loadBitmap));
   }
