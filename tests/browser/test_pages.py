@@ -300,7 +300,7 @@ def test_objects_are_matched_between_runs(page: Page, tmp_path: Path) -> None:
         "first": [(5, 5, 30, 20, 3, 0.9), (50, 10, 30, 30, 1, 0.9), (10, 60, 20, 20, 3, 0.8)],
         "second": [
             (6, 5, 30, 20, 3, 0.95),  # kept
-            (50, 12, 30, 30, 2, 0.9),  # relabelled
+            (50, 12, 30, 30, 2, 0.9),  # relabeled
             (60, 60, 20, 20, 3, 0.7),  # gained; the third of the first run is lost
             (40, 70, 10, 10, 3, 0.2),  # below the threshold
         ],
@@ -315,10 +315,10 @@ def test_objects_are_matched_between_runs(page: Page, tmp_path: Path) -> None:
     chosen = f"{ids['first']},{ids['second']}"
     visit(page, site.address(page="samples", runs=chosen, layer="instances"))
     cell = page.locator(f'.cell[data-run="{ids["second"]}"]')
-    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabelled, 1 gained, 1 lost")
+    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabeled, 1 gained, 1 lost")
     expect(page.locator(f'.cell[data-run="{ids["first"]}"] .at')).to_have_text("3 objects")
     page.locator("#score").evaluate("n => { n.value = '0.1'; n.dispatchEvent(new Event('input')); }")
-    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabelled, 2 gained, 1 lost")
+    expect(cell.locator(".at")).to_have_text("1 kept, 1 relabeled, 2 gained, 1 lost")
     page.locator('[data-class="3"]').uncheck()
-    expect(cell.locator(".at")).to_have_text("1 relabelled")
+    expect(cell.locator(".at")).to_have_text("1 relabeled")
     site.close()

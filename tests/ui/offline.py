@@ -269,9 +269,7 @@ def log_objects(
     rows, columns = np.mgrid[:size, :size]
     found = []
     for x, y, width, height, label, score in boxes:
-        inside = ((columns - x - width / 2) / (width / 2)) ** 2 + (
-            (rows - y - height / 2) / (height / 2)
-        ) ** 2
+        u, v = (columns - x) / width - 0.5, (rows - y) / height - 0.5
         found.append(
             {
                 "category_id": label,
