@@ -1,13 +1,19 @@
 """Gated-SCNN's inputs and losses."""
 
+import re
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from segtrail.data.derived import canny, edges
+from segtrail.models import gscnn
 from segtrail.models.gscnn import GatedSCNN
 from segtrail.models.gscnn_losses import boundary_strength, dual_task_loss, edge_attention_loss, edge_loss
+from segtrail.models.wide_resnet import WideResNet38
 from tests.models.compact import compact
 
 VOID = 255
@@ -118,3 +124,19 @@ def test_says_which_derived_arrays_it_wants() -> None:
     assert model.derived["edges"](mask, mask, 2, VOID).sum() == 32 * 2
     with pytest.raises(ValueError, match="need an RGB image"):
         GatedSCNN(4, in_channels=1)
+
+
+def test_loads_the_published_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gscnn, "WideResNet38", partial(WideResNet38, width=2))
+    trunk = WideResNet38(width=2).state_dict()
+    theirs = {}
+    for name, tensor in trunk.items():
+        name = re.sub(r"^mod1\.", "mod1.conv1.", name)
+        name = re.sub(r"^(mod\d)\.(\d)\.", lambda m: f"{m[1]}.block{int(m[2]) + 1}.", name)
+        name = name.replace("layers.norm", "convs.bn").replace("layers.conv", "convs.conv")
+        theirs["module." + name.replace("norm1", "bn1").replace("shortcut", "proj_conv")] = tensor
+    torch.save({"state_dict": theirs | {"module.classifier.fc.weight": torch.zeros(2)}}, tmp_path / "w.pth")
+    model = GatedSCNN(3, encoder_weights=f"file:{tmp_path}/w.pth", decoder_channels=8, shape_width=8)
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in model.encoder.state_dict().items())
+    with pytest.raises(ValueError, match="wide_resnet38 takes none or file:PATH"):
+        GatedSCNN(3, encoder_weights="imagenet", decoder_channels=8, shape_width=8)

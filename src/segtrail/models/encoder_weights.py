@@ -82,7 +82,7 @@ def load_encoder_weights(
         state, normalization = _package(location, encoder_name)
     else:
         state, normalization = _download(encoder_name, weights, encoder_options)
-    _load(encoder, state, f"encoder {encoder_name} from {weights}")
+    copy_tensors(encoder, state, f"encoder {encoder_name} from {weights}")
     return normalization
 
 
@@ -136,11 +136,14 @@ def _download(
         ) from error
 
 
-def _load(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
+def copy_tensors(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
     """Copies every tensor of the encoder from ``state``; tensors it has no use for are left out.
 
     Names may carry a prefix (``module.``, ``encoder.``...) and timm's may have dots where the feature
     extractor has underscores; a first convolution for another number of channels is adapted.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
     """
     own = encoder.state_dict()
     wanted = {_canonical(name): name for name in own}

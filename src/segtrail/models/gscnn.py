@@ -15,8 +15,9 @@ from segtrail.data.derived import canny, edges
 from segtrail.data.types import DerivedTarget
 from segtrail.models.base import Output, SegmentationModel
 from segtrail.models.blocks import AtrousPyramid, ConvNormReLU, resize
-from segtrail.models.checkpoint import load_checkpoint
+from segtrail.models.checkpoint import load_checkpoint, read_state_dict, rename
 from segtrail.models.encoder import build_encoder
+from segtrail.models.encoder_weights import copy_tensors
 from segtrail.models.gscnn_losses import dual_task_loss, edge_attention_loss, edge_loss
 from segtrail.models.gscnn_names import PUBLISHED_NAMES
 from segtrail.models.norm import tolerate_single_values
@@ -104,8 +105,8 @@ class GatedSCNN(SegmentationModel):
         num_classes: channels of the logits.
         encoder_name: any encoder that can be dilated to ``output_stride``, or ``wide_resnet38``, the
             published trunk.
-        encoder_weights: see :func:`segtrail.models.encoder_weights.load_encoder_weights`; of the
-            trunk only as part of a ``checkpoint``.
+        encoder_weights: see :func:`segtrail.models.encoder_weights.load_encoder_weights`; the
+            published trunk takes ``file:/path.pth`` only.
         in_channels: channels of the image; the Canny edges need 3.
         output_stride: 8 or 16; ``wide_resnet38`` has 8.
         decoder_channels: width of the pyramid and of the decoder.
@@ -147,11 +148,9 @@ class GatedSCNN(SegmentationModel):
             raise ValueError(f"shape_width={shape_width} is halved three times: choose a multiple of 8")
         self.encoder: Any
         if encoder_name == "wide_resnet38":
-            if encoder_weights not in (None, "none"):
-                raise ValueError(
-                    f"encoder_weights={encoder_weights!r}: wide_resnet38 has none; use model.checkpoint"
-                )
             self.encoder = WideResNet38(in_channels)
+            if encoder_weights not in (None, "none"):
+                _load_trunk(self.encoder, encoder_weights)
         else:
             self.encoder, (self.mean, self.std) = build_encoder(
                 encoder_name, encoder_weights, in_channels, output_stride, levels=(1, 2, 3, 4, 5)
@@ -225,3 +224,15 @@ class GatedSCNN(SegmentationModel):
             ),
         }
         return {name: self.weights[name] * term() for name, term in terms.items() if self.weights[name]}
+
+
+def _load_trunk(trunk: WideResNet38, weights: str) -> None:
+    """Loads a file of the published trunk, under the names of the authors' code."""
+    scheme, _, path = weights.partition(":")
+    if scheme != "file":
+        raise ValueError(f"encoder_weights={weights!r}: wide_resnet38 takes none or file:PATH")
+    state = {}
+    for name, tensor in read_state_dict(path).items():
+        if ours := rename(name, PUBLISHED_NAMES):
+            state[ours.removeprefix("encoder.")] = tensor
+    copy_tensors(trunk, state, f"encoder wide_resnet38 from {weights}")
