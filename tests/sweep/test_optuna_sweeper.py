@@ -32,23 +32,22 @@ def study(folder, name):
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
-        ("a=choice(x,4,true)", optuna.distributions.CategoricalDistribution(["x", "4", "true"])),
+        ("a=choice(x,4,true)", optuna.distributions.CategoricalDistribution(["x", "4", "True"])),
         ("a=x,y", optuna.distributions.CategoricalDistribution(["x", "y"])),
-        ("a=range(1,10,3)", optuna.distributions.IntDistribution(1, 9, step=3)),
+        ("a=range(1,8,3)", optuna.distributions.IntDistribution(1, 7, step=3)),
         ("a=range(0.5,2,0.5)", optuna.distributions.FloatDistribution(0.5, 2.0, step=0.5)),
         ("a=interval(0,2)", optuna.distributions.FloatDistribution(0.0, 2.0)),
         ("a=tag(log,interval(1e-4,1e-1))", optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)),
         ("a=tag(log,int,interval(1,64))", optuna.distributions.IntDistribution(1, 64, log=True)),
     ],
 )
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Optuna, on a range that its step does not divide
 def test_hydra_sweeps_become_distributions(sweep, expected):
     (override,) = OverridesParser.create().parse_overrides([sweep])
     assert distribution(override) == expected
 
 
 def test_axes_of_a_grid():
-    assert grid_values(optuna.distributions.IntDistribution(1, 9, step=3)) == [1, 4, 7]
+    assert grid_values(optuna.distributions.IntDistribution(1, 7, step=3)) == [1, 4, 7]
     with pytest.raises(ValueError, match="got an interval"):
         grid_values(optuna.distributions.FloatDistribution(0, 1))
 

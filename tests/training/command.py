@@ -25,7 +25,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.training.preload"])
 
 
-def _job(folder, arguments, environment):
+def _job(folder, arguments, environment, verb):
     os.chdir(folder)
     os.environ.update(environment)
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -33,24 +33,28 @@ def _job(folder, arguments, environment):
     os.dup2(output, 2)
     # a terminal's job is not a daemon: it may start ranks
     multiprocessing.current_process()._config["daemon"] = False
-    sys.argv = ["train.py", *arguments]
-    from segtrail.cli import train
+    from segtrail import cli
 
-    train()
+    if verb == "train":
+        sys.argv = ["train.py", *arguments]
+        cli.train()
+    else:
+        sys.argv = ["segtrail", verb, *arguments]
+        cli.main()
 
 
-def start(folder, *arguments, **environment):
+def start(folder, *arguments, verb="train", **environment):
     folder.mkdir(parents=True, exist_ok=True)
     repository = str(HERE.parents[1])
     settings = {"PYTHONPATH": repository, "OMP_NUM_THREADS": "1", "NEPTUNE_API_TOKEN": "", "NEPTUNE_MODE": ""}
-    process = _context.Process(target=_job, args=(str(folder), arguments, settings | environment))
+    process = _context.Process(target=_job, args=(str(folder), arguments, settings | environment, verb))
     process.start()
     return process
 
 
-def run(folder, *arguments, kill=None, after=".neptune/offline/*", timeout=240, **environment):
+def run(folder, *arguments, kill=None, after=".neptune/offline/*", timeout=240, **options):
     """Exit status of a command; ``kill`` is (signal, seconds after another file like ``after`` appears)."""
-    process = start(folder, *arguments, **environment)
+    process = start(folder, *arguments, **options)
     if kill is not None:
         wanted, seconds = kill
         before = len(list(folder.glob(after)))

@@ -33,6 +33,7 @@ class OptunaSweeperConf:
     direction: str = "maximize"
     trials: int = 20
     parallel: int = 1
+    grid: bool = False
     sampler: Any = None
     pruner: Any = None
     space: Any = None
@@ -52,7 +53,8 @@ class OptunaSweeper(Sweeper):
         direction: ``maximize`` or ``minimize``.
         trials: finished trials to reach, those of earlier starts included.
         parallel: trials to launch at once; more than one with a parallel launcher.
-        sampler: makes an Optuna sampler (a node with ``_partial_``: a grid is told its axes).
+        grid: try every combination instead, of ``choice`` and ``range`` alone.
+        sampler: an Optuna sampler.
         pruner: an Optuna pruner; None never prunes.
         space: what to search, key to sweep as in Hydra's grammar: ``choice(a, b)``, ``range(1, 5)``,
             ``interval(0.1, 1)``, ``tag(log, interval(1e-5, 1e-1))``. The command line adds to it.
@@ -65,6 +67,7 @@ class OptunaSweeper(Sweeper):
         direction: str,
         trials: int,
         parallel: int,
+        grid: bool,
         sampler: Any,
         pruner: Any,
         space: DictConfig | None,
@@ -74,6 +77,7 @@ class OptunaSweeper(Sweeper):
         self.direction = direction
         self.trials = trials
         self.parallel = parallel
+        self.grid = grid
         self.sampler = sampler
         self.pruner = pruner
         self.space = dict(space or {})
@@ -121,15 +125,10 @@ class OptunaSweeper(Sweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self.storage.startswith("sqlite:///"):
             Path(self.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        given = {}
-        if self.sampler.func is optuna.samplers.GridSampler:
-            given["search_space"] = {key: grid_values(dist) for key, dist in space.items()}
-            size = len(list(itertools.product(*given["search_space"].values())))
-            self.trials = min(self.trials, size)
         study = optuna.create_study(
             study_name=self.study_name,
             storage=self.storage,
-            sampler=self.sampler(**given),
+            sampler=self.sampler,
             pruner=self.pruner or optuna.pruners.NopPruner(),
             direction=self.direction,
             load_if_exists=True,
@@ -139,16 +138,28 @@ class OptunaSweeper(Sweeper):
             optuna.trial.Trial(study, trial._trial_id).set_user_attr("interrupted", True)
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
+        if self.grid:
+            axes = {key: grid_values(axis) for key, axis in space.items()}
+            points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+            for point in points:
+                study.enqueue_trial(point, skip_if_exists=True)
+            self.trials = len(points)
         return study
 
     def _reporting(self, trial: Any) -> list[str]:
         """Overrides that let the job report to its trial, and that mark all runs of the sweep."""
-        node = (
-            f"{{_target_: segtrail.callbacks.pruning.Pruning, storage: '{self.storage}', "
-            f"study_name: '{self.study_name}', trial: {trial.number}, monitor: '${{monitor}}'}}"
-        )
-        tags = [*self.config.tags, f"sweep/{self.study_name}"]  # type: ignore[union-attr]
-        return [f"++callbacks.pruning={node}", "tags=[" + ",".join(f"'{tag}'" for tag in tags) + "]"]
+        assert self.config is not None
+        pruner = OmegaConf.to_container(OmegaConf.create({"node": self.config.hydra.sweeper.pruner}))
+        node = {
+            "_target_": "segtrail.callbacks.pruning.Pruning",
+            "storage": self.storage,
+            "study_name": self.study_name,
+            "trial": trial.number,
+            "monitor": self.config.monitor,
+            "pruner": pruner["node"],  # type: ignore[index, call-overload]
+        }
+        tags = [*self.config.tags, f"sweep/{self.study_name}"]
+        return [f"++callbacks.pruning={grammar(node)}", f"tags={grammar(tags)}"]
 
     def _tell(self, optuna: Any, study: Any, trial: Any, result: Any) -> None:
         states = optuna.trial.TrialState
@@ -170,6 +181,17 @@ class OptunaSweeper(Sweeper):
         else:
             study.tell(trial, value)
         log.info("Trial %d: %s %s", trial.number, study.trials[trial.number].state.name.lower(), value)
+
+
+def grammar(value: Any) -> str:
+    """A plain value as Hydra's command line takes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(grammar(item) for item in value) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "\\'") + "'"
+    return "null" if value is None else str(value)
 
 
 def finished(study: Any) -> list[Any]:
@@ -197,8 +219,8 @@ def distribution(override: Override) -> Any:
     if isinstance(value, IntervalSweep):
         assert value.start is not None
         assert value.end is not None
-        if isinstance(value.start, int) and isinstance(value.end, int) and "int" in value.tags:
-            return IntDistribution(value.start, value.end, log="log" in value.tags)
+        if "int" in value.tags:
+            return IntDistribution(int(value.start), int(value.end), log="log" in value.tags)
         return FloatDistribution(float(value.start), float(value.end), log="log" in value.tags)
     raise ValueError(f"cannot search {override.input_line}: use choice, range or interval")
 

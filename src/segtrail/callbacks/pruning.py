@@ -19,20 +19,23 @@ class Pruning(pl.Callback):
         study_name: of the study.
         trial: number of this job's trial.
         monitor: the metric to report.
+        pruner: an Optuna pruner, which a storage does not keep; None never prunes.
     """
 
-    def __init__(self, storage: str, study_name: str, trial: int, monitor: str) -> None:
+    def __init__(self, storage: str, study_name: str, trial: int, monitor: str, pruner: Any = None) -> None:
         self.storage = storage
         self.study_name = study_name
         self.number = trial
         self.monitor = monitor
+        self.pruner = pruner
         self._trial: Any = None
 
     def _open(self) -> Any:
         if self._trial is None:
             import optuna
 
-            study = optuna.load_study(study_name=self.study_name, storage=self.storage)
+            pruner = self.pruner or optuna.pruners.NopPruner()
+            study = optuna.load_study(study_name=self.study_name, storage=self.storage, pruner=pruner)
             self._trial = optuna.trial.Trial(study, study.trials[self.number]._trial_id)
         return self._trial
 

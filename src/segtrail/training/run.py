@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from segtrail.config.build import Experiment, build
 from segtrail.tracking.base import Tracker
 from segtrail.training.guards import with_smaller_batches
+from segtrail.training.reproduce import record
 from segtrail.training.resume import identify
 from segtrail.training.strategy import end_job
 
@@ -59,11 +60,13 @@ def _fit_and_test(config: DictConfig) -> float | None:
     failed = True
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume, weights_only=True)
+        metrics = dict(trainer.callback_metrics)
         best = trainer.checkpoint_callback
         best_path = getattr(best, "best_model_path", "")
         if config.test_after_fit and "test" in datamodule.splits and not trainer.interrupted:
             trainer.test(module, datamodule=datamodule, ckpt_path=best_path or None, verbose=False)
         if trainer.is_global_zero:
+            record(Path(config.run_dir), metrics | trainer.callback_metrics, datamodule)
             _say_where_to_look(experiment, best)
         failed = False
     except SIGTERMException:  # a SystemExit with status 0: whoever waits must see that it did not finish
