@@ -422,8 +422,8 @@ def main() -> int:
                     ),
                 ),
                 f"tensorboard, {RUNS} runs × {METRICS} metrics × {POINTS} points": (
-                    urls["tensorboard"] + "#timeseries&tagFilter=val",
-                    lambda p: p.locator("scalar-card line-chart").first.wait_for(state="attached"),
+                    urls["tensorboard"] + "#scalars",
+                    lambda p: p.locator("tf-scalar-card path.line").nth(19).wait_for(state="attached"),
                 ),
             },
             "images": {

@@ -56,7 +56,7 @@ export async function mount(root, context) {
         const repeated = rest.length && first === group;
         group = first;
         return h("tr", { "data-path": row.path }, h("td", { title: row.path }, repeated ? h("span.muted", {}, `${first}.`) : rest.length ? `${first}.` : "", rest.length ? rest.join(".") : first),
-          row.values.map((/** @type {any} */ value, /** @type {number} */ i) => {
+          row.values.map((/** @type {any} */ value) => {
             const same = JSON.stringify(value) === JSON.stringify(row.values[place]);
             const number_ = typeof value === "number" && typeof row.values[place] === "number" && !same && row.values[place] !== 0;
             return h("td", { className: `${same ? "" : "changed"}${value === null ? " absent" : ""}` }, show(value), number_ && h("span.muted", {}, `  ×${number(value / row.values[place], 3)}`));
