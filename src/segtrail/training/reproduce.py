@@ -44,7 +44,9 @@ def record(folder: Path, metrics: Mapping[str, Any], datamodule: Any) -> None:
     """Writes down what a finished run reached, and with which data and code, for a later comparison."""
     result = {
         "metrics": {
-            name: value for name, value in sorted(metrics.items()) if name.startswith(("val/", "test/"))
+            name: float(value)
+            for name, value in sorted(metrics.items())
+            if name.startswith(("val/", "test/"))
         },
         "data": {split: fingerprint(datamodule.dataset(split)) for split in datamodule.splits},
         "commit": commit(),
