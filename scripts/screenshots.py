@@ -7,8 +7,11 @@ Drives headless Chromium (scripts/install_browser.sh) over `segtrail ui` and wri
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -17,6 +20,18 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs/images"
 START = "import sys; from segtrail.ui.app import main; sys.exit(main(sys.argv[1:]))"
+
+
+def wait_until_read(url: str) -> None:
+    """Waits until the server has read the folder: four seconds without news."""
+    version = -1
+    while True:
+        with urllib.request.urlopen(f"{url}ui/api/changes?since=0") as reply:
+            latest = json.load(reply)["version"]
+        if latest == version:
+            return
+        version = latest
+        time.sleep(4)
 
 
 def hover_chart(page: Page) -> None:
@@ -50,6 +65,7 @@ def main() -> int:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[2]
+        wait_until_read(url)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]

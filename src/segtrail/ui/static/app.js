@@ -37,6 +37,8 @@ let filterError = "";
 /** @type {Page} */ let page = {};
 /** @type {Map<string, {color: string, dash: number[]}>} */ let looks = new Map();
 let lastChange = 0;
+/** The runs that were chosen by themselves; a first start reads its folder while the page is open. */
+let automatic = "";
 let railOpen = localStorage.getItem("segtrail-rail") !== "closed";
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -247,6 +249,13 @@ state.subscribe(async (keys) => {
   document.body.dataset.ready = key || state.get("page", "runs");
 });
 
+/** Chooses the best five runs, quietly. */
+function chooseBest() {
+  const best = table.ranked(table.rows, context.metric(), context.direction()).slice(0, 5);
+  automatic = state.asList(best.map((row) => row.id));
+  state.set({ runs: automatic }, { quiet: true });
+}
+
 // ---------------------------------------------------------------- live
 
 const isLive = () => state.get("live") !== "off";
@@ -266,9 +275,12 @@ async function poll() {
       if (runs.length && !table.rows.length) await begin();
       else if (runs.length) {
         await table.refresh(runs);
+        const more = automatic && state.get("runs") === automatic && automatic.split(",").length < 5;
+        if (more) chooseBest();
         await applyFilter();
         drawRail();
-        await page.live?.(runs);
+        if (more) drawTop();
+        await page.live?.(more ? [...runs, ...state.getList("runs")] : runs);
       }
       table.version = version;
     } catch (error) {
@@ -302,10 +314,7 @@ async function begin() {
   ({ projects } = await getJSON("projects"));
   if (!projects.includes(state.get("project"))) state.set({ project: projects[0] || null }, { quiet: true });
   await table.load(state.get("project"));
-  if (!state.has("runs") && table.rows.length) {
-    const best = table.ranked(table.rows, context.metric(), context.direction()).slice(0, 5);
-    state.set({ runs: state.asList(best.map((row) => row.id)) }, { quiet: true });
-  }
+  if (!state.has("runs") && table.rows.length) chooseBest();
   await applyFilter();
   drawRail();
   await show();

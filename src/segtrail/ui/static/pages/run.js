@@ -68,7 +68,8 @@ export async function mount(root, context) {
   /** @param {(path: string) => any} value @param {Map<string, any>} by */
   function commands(value, by) {
     const commit = value("environment/git/commit");
-    const line = value("environment/command_line");
+    // The interpreter and the script by their names: their folders are another machine's.
+    const line = String(value("environment/command_line") || "").replace(/^\S*python[\d.]*(?=\s)/, "python").replace(/^(python\s+)\S*\/(\w+\.py)(?=\s|$)/, "$1$2");
     if (!line) return [h("p.muted", {}, "The run did not log its command line.")];
     const dirty = value("environment/git/dirty");
     const reproduce = [commit && `git checkout ${commit}`, dirty && by.has("environment/git/diff") && "git apply run.diff   # environment/git/diff, under Files", line].filter(Boolean).join("\n");

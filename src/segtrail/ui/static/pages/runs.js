@@ -55,7 +55,7 @@ export async function mount(root, context) {
         },
       },
       {
-        field: "name", title: "", titleFormatter: head("Run"), width: 210, frozen: true, headerFilter: "input",
+        field: "name", title: "", titleFormatter: head("Run"), width: 235, frozen: true, headerFilter: "input",
         formatter: (/** @type {any} */ cell) => {
           const row = cell.getData();
           return h("span", {}, h("span", { className: `state ${row.state}`, title: row.state }),

@@ -48,7 +48,7 @@ export async function mount(root, context) {
     const parameters = varying(rows);
     const { importance } = await getJSON("importance", { project: context.table.project, metric, aggregate: direction });
     const known = importance.filter((/** @type {any} */ item) => parameters.includes(item.path));
-    const ordered = [...known.map((/** @type {any} */ item) => item.path), ...parameters.filter((path) => !known.some((/** @type {any} */ item) => item.path === path))];
+    const ordered = [...known.map((/** @type {any} */ item) => item.path), ...parameters.filter((path) => !known.some((/** @type {any} */ item) => item.path === path) && rows.every((row) => row[path] !== null && row[path] !== undefined))];
     const axes = (state.has("axes") ? state.getList("axes") : ordered.slice(0, MAX_AXES - 1)).filter((path) => parameters.includes(path));
     const values = rows.map(score);
     const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -69,7 +69,7 @@ export async function mount(root, context) {
       h("section.card", {}, h("div", { style: { display: "flex", gap: "12px", alignItems: "center" } }, h("h2.grow", {}, `${rows.length} runs: parameters and ${metric}`), brushed), parallel),
       h("div.two", {},
         h("section.card", {}, h("h2", {}, "What matters"), h("p.muted", {}, "Share of the metric's ranks that each parameter explains alone."), known.length ? bars : h("p.muted", {}, "Too few runs, or nothing varies on its own: at least four runs are needed.")),
-        h("section.card", {}, h("div", { style: { display: "flex", gap: "12px" } }, h("h2.grow", {}, across ? "Contour" : "Slice"), slice && field("of", select(options(parameters), slice, (value) => state.set({ slice: value }), { id: "slice-by" })), slice && field("and", select([["", "–"], ...options(parameters.filter((path) => path !== slice))], across, (value) => state.set({ across: value }), { id: "across" }))), slice ? sliced : h("p.muted", {}, "No parameter varies.")),
+        h("section.card", {}, h("div", { style: { display: "flex", gap: "6px 12px", flexWrap: "wrap" } }, h("h2.grow", {}, across ? "Contour" : "Slice"), slice && field("of", select(options(parameters), slice, (value) => state.set({ slice: value }), { id: "slice-by" })), slice && field("and", select([["", "–"], ...options(parameters.filter((path) => path !== slice))], across, (value) => state.set({ across: value }), { id: "across" }))), slice ? sliced : h("p.muted", {}, "No parameter varies.")),
         h("section.card", {}, h("h2", {}, "Best so far"), history),
         h("section.card", {}, h("div", { style: { display: "flex", gap: "12px" } }, h("h2.grow", {}, "Two metrics and the Pareto front"), field("with", select(options(metrics), other, (value) => state.set({ other: value }), { id: "other" }))), pareto)));
 

@@ -36,6 +36,7 @@ export async function mount(root, context) {
     const find = state.get("find").toLowerCase();
     const rows = data.layers.map((/** @type {string} */ layer, /** @type {number} */ i) => ({ layer, values: data.deviation[i], flag: data.flags[layer] })).filter((/** @type {any} */ r) => r.layer.toLowerCase().includes(find) && (state.get("flagged") !== "1" || r.flag));
     const flagged = Object.entries(data.flags);
+    const shared = data.layers.length > 1 ? (data.layers.reduce((/** @type {string} */ a, /** @type {string} */ b) => { while (a && !b.startsWith(a)) a = a.slice(0, a.lastIndexOf(".", a.length - 2) + 1); return a; }, data.layers[0].slice(0, data.layers[0].lastIndexOf(".") + 1))).length : 0;
     const layer = data.layers.includes(state.get("layer")) ? state.get("layer") : flagged[0]?.[0] || data.layers[0];
     const cells = (/** @type {any} */ row) => {
       const known = row.values.filter((/** @type {any} */ v) => v !== null);
@@ -46,9 +47,9 @@ export async function mount(root, context) {
     fill(body,
       flagged.length > 0 && h("div.warning", { id: "flags" }, h("strong", {}, `${flagged.length} layer${flagged.length === 1 ? "" : "s"} look wrong: `), flagged.slice(0, 12).map(([name, why], i) => [i ? ", " : "", h("a", { href: state.link({ layer: name }), onclick: (/** @type {MouseEvent} */ e) => { e.preventDefault(); state.set({ layer: name }); } }, name), ` (${why})`])),
       data.missing > 0 && h("div.warning", {}, `${data.missing} histogram file${data.missing === 1 ? " is" : "s are"} missing from the store or damaged.`),
-      h("div", { style: { display: "grid", gridTemplateColumns: "minmax(320px, 1fr) minmax(420px, 2fr)", gap: "16px", alignItems: "start" } },
+      h("div", { style: { display: "grid", gridTemplateColumns: "minmax(400px, 1fr) minmax(420px, 1.7fr)", gap: "16px", alignItems: "start" } },
         h("section.card.scroll", { style: { maxHeight: "78vh" } }, h("h2", {}, "Deviation by layer and step"), h("p.muted", {}, "Each row on its own scale, dark low, bright high."),
-          h("table.overview", {}, rows.map((/** @type {any} */ row) => h("tr", { className: row.layer === layer ? "chosen" : "", "data-layer": row.layer }, h("th", {}, h("button.link", { onclick: () => state.set({ layer: row.layer }), style: { color: "inherit" } }, row.layer), row.flag ? h("span.bad", {}, ` ${row.flag}`) : ""), cells(row), h("td", { style: { paddingLeft: "8px" } }, number(row.values[row.values.length - 1], 3)))))),
+          h("table.overview", {}, rows.map((/** @type {any} */ row) => h("tr", { className: row.layer === layer ? "chosen" : "", "data-layer": row.layer }, h("th", {}, h("button.link", { onclick: () => state.set({ layer: row.layer }), style: { color: "inherit" }, title: row.layer }, row.layer.slice(shared)), row.flag ? h("span.bad", {}, ` ${row.flag}`) : ""), cells(row), h("td", { style: { paddingLeft: "8px" } }, number(row.values[row.values.length - 1], 3)))))),
         ridges));
     await drawRidges(ridges, layer);
   }
