@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import sys
@@ -35,7 +36,10 @@ def backup(store: Store, target: IO[bytes]) -> tuple[int, int]:
         Numbers of rows and blobs.
     """
     count = 0
-    with tarfile.open(fileobj=target, mode="w|gz", compresslevel=1) as archive:
+    with (
+        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1, filename="") as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
         _add(
             archive, "format.json", json.dumps({"format": FORMAT, "schema": len(schema.MIGRATIONS)}).encode()
         )
