@@ -114,7 +114,7 @@ class IoUBalancedBoxLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits, regression, targets = logits.float(), regression.float(), targets.float()
             own = labels.clamp(min=0)[:, None, None].expand(-1, 1, 4)
-            deltas = regression.view(len(labels), -1, 4).gather(1, own).squeeze(1)
+            deltas = regression.unflatten(1, (logits.shape[1], 4)).gather(1, own).squeeze(1)
             positive = labels > 0
             ious = torch.where(positive, decoded_ious(deltas, targets, coder_weights), 0)
             classification = iou_balanced_cross_entropy(logits, labels, ious, self.eta)
