@@ -42,12 +42,9 @@ def fingerprint(dataset: Any, most: int = 16) -> str:
 
 def record(folder: Path, metrics: Mapping[str, Any], datamodule: Any) -> None:
     """Writes down what a finished run reached, and with which data and code, for a later comparison."""
+    evaluated = {name: float(v) for name, v in metrics.items() if name.startswith(("val/", "test/"))}
     result = {
-        "metrics": {
-            name: float(value)
-            for name, value in sorted(metrics.items())
-            if name.startswith(("val/", "test/"))
-        },
+        "metrics": evaluated,
         "data": {split: fingerprint(datamodule.dataset(split)) for split in datamodule.splits},
         "commit": commit(),
     }
