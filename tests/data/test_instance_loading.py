@@ -69,6 +69,7 @@ def test_boxes_and_masks_follow_the_image() -> None:
         A.HorizontalFlip(p=0.5),
         A.RandomScale((-0.3, 0.3), interpolation=0, p=1),
         A.Affine(rotate=20, interpolation=0, p=1),
+        A.PadIfNeeded(50, 50, border_mode=0, fill_mask=255, p=1),  # as for label maps
         A.RandomCrop(30, 40),
     ]
     augmentation = InstanceAugmentation(transforms)

@@ -106,8 +106,9 @@ class InstanceAugmentation(Augmentation):
         if len(objects.masks):
             given["masks"] = objects.masks.astype(np.uint8)
         result = self.compose(**given)
+        # Transforms that pad fill masks with the ignore index: there is no object.
         masks = result.get("masks", np.zeros((0, *result["image"].shape[:2]), np.uint8))
-        return result["image"], _visible(objects, np.asarray(masks) > 0)
+        return result["image"], _visible(objects, np.asarray(masks) == 1)
 
 
 def _visible(objects: Instances, masks: np.ndarray, keep: np.ndarray | None = None) -> Instances:
