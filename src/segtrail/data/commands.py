@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     import segtrail  # late: composing imports Hydra
 
-    node = _plain(segtrail.compose(options.override).dataset)
+    node = plain(segtrail.compose(options.override).dataset)
     dataset, arguments = class_of(node), arguments_of(node)
     splits = [options.split] if options.split else list(dataset.splits(**arguments))
     make = partial(dataset, **arguments)
@@ -50,13 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plain(node: Any) -> Any:
+def plain(node: Any) -> Any:
     """Dictionaries and lists of a config node."""
     if hasattr(node, "items"):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, str) or not hasattr(node, "__iter__"):
         return node
-    return [_plain(value) for value in node]
+    return [plain(value) for value in node]
 
 
 def _check(make: Callable[..., SegmentationDataset], splits: list[str], options: argparse.Namespace) -> int:

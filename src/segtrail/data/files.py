@@ -60,7 +60,13 @@ def read_image(path: Path, *, exif: Exif = "ignore", min_side: int | None = None
     Raises:
         DataError: absent, truncated or not a picture.
     """
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), path, exif=exif, min_side=min_side)
+
+
+def decode_image(
+    data: bytes, path: Path | str, *, exif: Exif = "ignore", min_side: int | None = None
+) -> np.ndarray:
+    """:func:`read_image` of bytes; ``path`` is what messages call them."""
     flags = cv2.IMREAD_COLOR_RGB
     if min_side is not None and data[:2] == _JPEG_START:
         flags = _reduced_flag(path, data, min_side)
@@ -109,7 +115,11 @@ def read_labels(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
-    data = read_bytes(path)
+    return decode_labels(read_bytes(path), path)
+
+
+def decode_labels(data: bytes, path: Path | str) -> np.ndarray:
+    """:func:`read_labels` of the bytes of a picture; ``path`` is what messages call them."""
     if (fast := _fast_png(data, color_type=0)) is not None:
         return fast[..., 0]
     try:
@@ -172,7 +182,7 @@ def _cv2_decode(data: bytes, flags: int) -> np.ndarray | None:
     )
 
 
-def _reduced_flag(path: Path, data: bytes, min_side: int) -> int:
+def _reduced_flag(path: Path | str, data: bytes, min_side: int) -> int:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             short_side = min(picture.size)
@@ -196,7 +206,7 @@ def _may_be_truncated(data: bytes) -> bool:
     return False
 
 
-def _raise_if_broken(path: Path, data: bytes) -> None:
+def _raise_if_broken(path: Path | str, data: bytes) -> None:
     """Let Pillow, which is strict, say what is wrong."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         warnings.warn("PIL.ImageFile.LOAD_TRUNCATED_IMAGES hides truncated pictures", stacklevel=3)

@@ -64,6 +64,10 @@ class IndexMasks:
                     f"{path}: a color mask where class ids were expected; set dataset.mask_kind=color"
                 )
             labels = labels[..., 0].copy()
+        return self.map(labels, path)
+
+    def map(self, labels: np.ndarray, path: Path | str) -> np.ndarray:
+        """Class ids of decoded values; ``path`` is what messages call them."""
         if not self._moves:
             return labels
         mapped = self._map(labels)
