@@ -25,9 +25,9 @@ EARTH = [
     "model=choice(unet,fpn,linknet,deeplab)", LOSSES, "optimizer.lr=tag(log,interval(0.0001,0.03))",
 ]  # fmt: skip
 SHAPES = [
-    "dataset=shapes", "dataset.num_samples=64", "dataset.size=48",
-    "loader.batch_size=8", "loader.num_workers=0",
-    "model.encoder_name=resnet18", "model.encoder_weights=null", "trainer=cpu", "trainer.max_epochs=8",
+    "dataset=shapes", "dataset.num_samples=32", "dataset.size=32",
+    "loader.batch_size=8", "loader.num_workers=0", "model.encoder_name=resnet18",
+    "model.encoder_weights=null", "trainer=cpu", "trainer.max_epochs=8",
     "model=choice(unet,linknet)", LOSSES, "optimizer.lr=tag(log,interval(0.0001,0.1))",
 ]  # fmt: skip
 
