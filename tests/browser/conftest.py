@@ -194,11 +194,12 @@ def _fake(folder: Path) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(page: Page, tmp_path: Path) -> Iterator[Site]:
     """The UI over three small written runs, which the test may change."""
     _fake(tmp_path)
     site = Site(tmp_path, tmp_path / "store")
     yield site
+    page.goto("about:blank")  # before the server goes away under it
     site.close()
 
 

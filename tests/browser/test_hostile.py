@@ -164,4 +164,5 @@ def test_an_empty_folder_says_what_to_do(page: Page, tmp_path: Path) -> None:
     training_run(tmp_path, "first", samples=2, epochs=2).close()
     site.follower.poll()
     expect(page.locator("#runs-table .tabulator-row")).to_have_count(1)
+    page.goto("about:blank")
     site.close()

@@ -5,11 +5,11 @@
  * @typedef {{size: [number, number], counts: string}} Rle height and width; COCO's compressed counts
  * @typedef {{category_id: number, bbox: [number, number, number, number], score?: number, segmentation: Rle, mask?: Uint8Array, area?: number}} Found
  * @typedef {{size: [number, number], classes: {id: number, name: string, color: number[]}[], objects: Found[]}} Detections
- * @typedef {"kept" | "relabeled" | "gained" | "lost"} Status
+ * @typedef {"kept" | "relabelled" | "gained" | "lost"} Status
  */
 
 /** @type {Record<Status, [number, number, number]>} */
-export const STATUS_COLORS = { kept: [40, 170, 90], relabeled: [240, 150, 30], gained: [40, 120, 235], lost: [220, 50, 40] };
+export const STATUS_COLORS = { kept: [40, 170, 90], relabelled: [240, 150, 30], gained: [40, 120, 235], lost: [220, 50, 40] };
 
 /**
  * Pixels of a mask, row by row. COCO stores the runs column by column, each as 5-bit groups that from the third
@@ -74,7 +74,7 @@ export function match(found, reference, least = 0.5) {
   const taken = new Set();
   for (const { i, k } of pairs) if (!mine.has(i) && !taken.has(k)) mine.set(i, k), taken.add(k);
   return [
-    ...found.map((object, i) => ({ object, status: /** @type {Status} */ (!mine.has(i) ? "gained" : reference[mine.get(i)].category_id === object.category_id ? "kept" : "relabeled") })),
+    ...found.map((object, i) => ({ object, status: /** @type {Status} */ (!mine.has(i) ? "gained" : reference[mine.get(i)].category_id === object.category_id ? "kept" : "relabelled") })),
     ...reference.filter((_, k) => !taken.has(k)).map((object) => ({ object, status: /** @type {Status} */ ("lost") })),
   ];
 }

@@ -233,13 +233,12 @@ export async function mount(root, context) {
   }
 
   function columnMenu() {
-    const shownKeys = columnKeys();
     const list = h("div", {}, h("p.muted", {}, "Loading…"));
     const search = h("input", { type: "search", placeholder: "Any attribute", "aria-label": "Search attributes", oninput: debounce(200, () => void list_()) });
     const pop = h("div.pop", { hidden: true }, search, list);
     const set = (/** @type {string[]} */ keys) => state.set({ cols: state.asList(keys) });
     const line = (/** @type {string} */ key, /** @type {string} */ label) =>
-      h("label", {}, h("input", { type: "checkbox", checked: shownKeys.includes(key), onchange: (/** @type {any} */ e) => set(e.target.checked ? [...shownKeys, key] : shownKeys.filter((k) => k !== key)) }), label);
+      h("label", {}, h("input", { type: "checkbox", checked: columnKeys().includes(key), onchange: (/** @type {any} */ e) => set(e.target.checked ? [...columnKeys(), key] : columnKeys().filter((k) => k !== key)) }), label);
     const list_ = async () => {
       const { paths, types } = await getJSON("columns", { project: table.project, search: search.value ? [search.value] : [], limit: 200 });
       fill(list, h("button.small", { onclick: () => state.set({ cols: null }) }, "Reset to the columns that vary"),
@@ -293,7 +292,7 @@ export async function mount(root, context) {
       if (["cols", "group", "all", "metric", "dir", "ref"].some((key) => keys.has(key))) await rebuild();
       else if (keys.has("q")) await redraw();
       else if (keys.has("runs")) for (const row of grid.getRows("visible")) row.reformat();
-      await drawToolbar();
+      if (!(keys.has("cols") && keys.size === 1)) await drawToolbar(); // the menu of columns stays open
     },
     async live() {
       sparks.forget();
@@ -373,7 +372,12 @@ function sparkLoader(context) {
     waiting.clear();
     const path = context.metric();
     const ids = [...nodes.keys()];
-    const reply = await postBinary("series", { runs: ids, path, buckets: SPARK.points, x: "step" });
+    /** @type {any} */ let reply;
+    try {
+      reply = await postBinary("series", { runs: ids, path, buckets: SPARK.points, x: "step" });
+    } catch {
+      return; // the server is away, which the frame says; the cells stay empty
+    }
     const n = reply.x.length;
     ids.forEach((id, i) => {
       const line = reply.mean.slice(i * n, (i + 1) * n);

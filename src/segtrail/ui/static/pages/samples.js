@@ -564,7 +564,7 @@ export async function mount(root, context) {
   const prefetch = debounce(150, (place) => {
     const values = stops();
     const near = [place + 1, place - 1, place + 2].filter((i) => i >= 0 && i < values.length);
-    void loadMaps(near.flatMap((i) => needed(shownRows(), values[i])));
+    loadMaps(near.flatMap((i) => needed(shownRows(), values[i]))).catch(() => {}); // it is asked for again when it is needed
   });
 
   async function loadPictures() {
