@@ -72,6 +72,7 @@ def write_segtrail(url: str, points: int, batch: int, barrier: Any, done: Any) -
     """Logs `points` to ten series with the Neptune client."""
     import neptune
 
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     os.chdir(tempfile.mkdtemp(dir=os.environ["BENCH_FOLDER"]))
     run = neptune.init_run(
         project=PROJECT,
@@ -102,6 +103,7 @@ def write_mlflow(url: str, points: int, batch: int, barrier: Any, done: Any) -> 
     import mlflow
     from mlflow.entities import Metric
 
+    logging.disable(logging.WARNING)
     mlflow.set_tracking_uri(url)
     client = mlflow.MlflowClient(url)
     experiment = mlflow.set_experiment(PROJECT)
@@ -288,8 +290,12 @@ def main() -> None:
     quick = parser.parse_args().quick
     rounds, total = (1, 10_000) if quick else (3, 20_000)
     runs, points, logged = (300, 20_000, 5_000) if quick else (10_000, 1_000_000, 100_000)
-    logging.disable(logging.WARNING)
-    folder = Path(tempfile.mkdtemp(prefix="segtrail-bench-"))
+    with tempfile.TemporaryDirectory(prefix="segtrail-bench-") as folder:
+        measure(Path(folder), rounds, total, runs, points, logged)
+
+
+def measure(folder: Path, rounds: int, total: int, runs: int, points: int, logged: int) -> None:
+    """Starts both servers on new stores in `folder` and prints a row for each measurement."""
     os.environ["BENCH_FOLDER"] = str(folder)
     data, database = folder / "segtrail", folder / "mlflow.db"
     long = fill_segtrail(data, runs, points)

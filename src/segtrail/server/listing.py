@@ -185,7 +185,8 @@ def _read_attributes(
         query = sa.select(*_COLUMNS).where(attributes.c.container.in_(keys[first : first + _PART]))
         if columns is not None:
             query = query.where(attributes.c.path.in_(list(ids)))
-        rows = connection.execute(query).all()
+        # Plain tuples of the driver: half a million of SQLAlchemy's rows would take longer than the query.
+        rows: Any = connection.execute(query).cursor.fetchall()
         if columns is None:
             unknown = {row[1] for row in rows} - ids.keys()
             ids.update(path_names(connection, unknown))
