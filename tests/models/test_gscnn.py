@@ -129,6 +129,7 @@ def test_says_which_derived_arrays_it_wants() -> None:
 def test_loads_the_published_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gscnn, "WideResNet38", partial(WideResNet38, width=2))
     trunk = WideResNet38(width=2).state_dict()
+    small = {"decoder_channels": 8, "shape_width": 8}
     theirs = {}
     for name, tensor in trunk.items():
         name = re.sub(r"^mod1\.", "mod1.conv1.", name)
@@ -136,7 +137,10 @@ def test_loads_the_published_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         name = name.replace("layers.norm", "convs.bn").replace("layers.conv", "convs.conv")
         theirs["module." + name.replace("norm1", "bn1").replace("shortcut", "proj_conv")] = tensor
     torch.save({"state_dict": theirs | {"module.classifier.fc.weight": torch.zeros(2)}}, tmp_path / "w.pth")
-    model = GatedSCNN(3, encoder_weights=f"file:{tmp_path}/w.pth", decoder_channels=8, shape_width=8)
+    model = GatedSCNN(3, encoder_weights=f"file:{tmp_path}/w.pth", **small)
     assert all(torch.equal(tensor, trunk[name]) for name, tensor in model.encoder.state_dict().items())
+    torch.save({"cw.weight": torch.ones(1, 2, 1, 1)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match="is not of this GatedSCNN"):
+        GatedSCNN(3, **small, checkpoint=str(tmp_path / "part.pth"))
     with pytest.raises(ValueError, match="wide_resnet38 takes none or file:PATH"):
-        GatedSCNN(3, encoder_weights="imagenet", decoder_channels=8, shape_width=8)
+        GatedSCNN(3, encoder_weights="imagenet", **small)

@@ -14,7 +14,7 @@ Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str] | None]]
 """Regular expressions of published names with their replacements (of ``re.sub``); None drops the tensor."""
 
 
-def load_checkpoint(model: nn.Module, path: str, renames: Renames = ()) -> None:
+def load_checkpoint(model: nn.Module, path: str, renames: Renames = ()) -> bool:
     """Loads every tensor of ``model`` from a file.
 
     Args:
@@ -22,13 +22,17 @@ def load_checkpoint(model: nn.Module, path: str, renames: Renames = ()) -> None:
         path: a run's checkpoint, a state dict, or a published checkpoint that ``renames`` translates.
         renames: how published names become the model's; the first expression that matches counts.
 
+    Returns:
+        Whether it was a published checkpoint, whose names were translated.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, or for another architecture or number of classes.
     """
     state = read_state_dict(path)
     own = model.state_dict()
-    if not own.keys() <= state.keys():
+    published = bool(renames) and not own.keys() & state.keys()
+    if published:
         state = {new: tensor for name, tensor in state.items() if (new := rename(name, renames))}
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
@@ -48,6 +52,7 @@ def load_checkpoint(model: nn.Module, path: str, renames: Renames = ()) -> None:
         )
         raise ValueError(f"checkpoint {path}: {name} is {theirs}, the model's is {ours}{cause}")
     model.load_state_dict(state, strict=False)
+    return published
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
