@@ -60,7 +60,9 @@ def curves(
         shared = store.series_buckets(runs, path, buckets, start, stop)
     else:
         shared = _cut({run: axis.points(run, path) for run in runs}, buckets, start, stop)
-    nonfinite = {run: points for run in runs if (points := axis.nonfinite(run, path, start, stop))}
+    with store.read() as connection:  # mostly no run has any, and this is known without asking each
+        some = store.resolve(connection)(names.nonfinite(path)) is not None
+    nonfinite = {run: points for run in runs if some and (points := axis.nonfinite(run, path, start, stop))}
     total = sum(int(parts["count"].sum()) for parts in shared.runs.values())
     if 0 < total <= 2 * buckets:
         positions, table = _union([_range(*axis.points(run, path), start, stop) for run in runs])

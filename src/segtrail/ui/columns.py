@@ -17,6 +17,7 @@ _HEAD = ("sys/name", "sys/tags", "sys/failed", "sys/state", "sys/creation_time",
 _METRICS = re.compile(r"(val|test)/[^/]+|train/(loss|epoch)")
 _DEFAULT = re.compile(r"parameters/.+|environment/git/commit")
 _MAX_DEFAULT = 250
+_FEW = 20
 # Differs in every run and tells nothing: folders, and what the tracker and callbacks are set to.
 INCIDENTAL = re.compile(r"parameters/(callbacks|tracker|run_dir|name)(/|$)|dir(path)?$")
 _LIVE = "`sys/trashed`:bool = false"
@@ -81,7 +82,7 @@ def runs_table(
     others.sort(key=lambda path: path.count("/"))  # where there are too many, the shallow ones tell more
     chosen = sorted([*metrics[:_MAX_DEFAULT], *others[:_MAX_DEFAULT]])
     wanted = list(dict.fromkeys([*chosen, *(path for path in extra if path in known)]))
-    page = store.runs(project, query=_LIVE, columns=[*_HEAD, *wanted])
+    page = store.runs(project, query=_query(store, ids), columns=[*_HEAD, *wanted])
     found = page.runs if ids is None else [run for run in page.runs if run["id"] in set(ids)]
     values = [run["attributes"] for run in found]
     columns = []
@@ -91,6 +92,19 @@ def runs_table(
             continue
         columns.append(_column(path, known[path], cells))
     return {"runs": [_head(run) for run in found], "columns": columns}
+
+
+def _query(store: Store, ids: Sequence[str] | None) -> str:
+    """Runs that are not in the trash; where few are wanted, these alone."""
+    if not ids or len(ids) > _FEW:
+        return _LIVE
+    with store.read() as connection:
+        query = sa.select(containers.c.sys_id).where(containers.c.id.in_(list(ids)))
+        found = list(connection.scalars(query.where(containers.c.kind == "run")))
+    if not all(re.fullmatch(r"[\w-]+", sys_id) for sys_id in found):
+        return _LIVE
+    wanted = " OR ".join(f'`sys/id`:string = "{sys_id}"' for sys_id in found or [""])
+    return f"{_LIVE} AND ({wanted})"
 
 
 def trashed_runs(store: Store, project: str) -> list[dict[str, Any]]:
