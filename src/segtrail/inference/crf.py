@@ -77,17 +77,26 @@ class DenseCRF:
         if classes == 1:
             both = torch.cat([1 - probabilities, probabilities], dim=1)
             return self(image, both)[:, 1:]
+        # Rows of classes, one a pixel: (B H W, C). Copied once, then changed in place.
+        unary = probabilities.permute(0, 2, 3, 1).float().clone(memory_format=torch.contiguous_format)
+        unary = unary.view(-1, classes).clamp_(min=1e-5).log_()
         kept = self._kept(probabilities)  # (B, C)
-        columns = kept.any(0).nonzero().squeeze(1)
-        unary = probabilities[:, columns].float().clamp(min=1e-5).log()
-        unary.masked_fill_(~kept[:, columns, None, None], -torch.inf)
-        points = unary.permute(0, 2, 3, 1).reshape(-1, len(columns))  # (B H W, C')
-        marginals = mean_field(points.contiguous(), self._kernels(image), self.iterations)
-        result = torch.zeros_like(probabilities, dtype=torch.float32)
-        result[:, columns] = marginals.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-        return result
+        columns = kept.any(0)
+        if not columns.all():
+            unary = unary[:, columns]
+        if not kept[:, columns].all():  # another image of the batch has the class
+            dropped = ~kept[:, columns]
+            unary.view(batch, -1, unary.shape[1]).masked_fill_(dropped[:, None], -torch.inf)
+        marginals = mean_field(unary, self._kernels(image), self.iterations)
+        if not columns.all():
+            found, marginals = marginals, marginals.new_zeros(len(marginals), classes)
+            marginals[:, columns] = found
+        return marginals.view(batch, height, width, classes).permute(0, 3, 1, 2)
 
     def _kept(self, probabilities: Tensor) -> Tensor:
+        """(B, C) which classes of which image take part; the strongest always does."""
+        if self.prune == 0:
+            return torch.ones(probabilities.shape[:2], dtype=torch.bool, device=probabilities.device)
         peak = probabilities.amax((2, 3))
         return (peak >= self.prune) | (peak == peak.amax(1, keepdim=True))
 
