@@ -156,9 +156,8 @@ def pack(sample: Sample, image: bytes | None, ignore_index: int, classes: int) -
         (L,) uint8.
     """
     void = void_value(classes)
-    mask = np.where(sample.mask == ignore_index, void, sample.mask).astype(
-        np.uint8 if void == 255 else np.uint16
-    )
+    values = np.where(sample.mask == ignore_index, void, sample.mask)
+    mask: np.ndarray = values.astype(np.uint8 if void == 255 else np.uint16)
     objects = sample.instances
     content = (
         None
@@ -174,7 +173,11 @@ def pack(sample: Sample, image: bytes | None, ignore_index: int, classes: int) -
     )
     if image is None:
         image = cv2.imencode(".png", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR))[1].tobytes()
-    parts = [json.dumps(content).encode(), image, cv2.imencode(".png", mask)[1].tobytes()]
+    parts = [
+        json.dumps(content).encode(),
+        image,
+        cv2.imencode(".png", np.ascontiguousarray(mask))[1].tobytes(),
+    ]
     return np.frombuffer(np.array([len(part) for part in parts], "<i8").tobytes() + b"".join(parts), np.uint8)
 
 
