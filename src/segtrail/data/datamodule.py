@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -79,16 +77,7 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def class_counts(self) -> torch.Tensor:
         """Counts the training split's pixels by class, without augmentation; (K,) float64."""
-        dataset = self.dataset("train")
-        size = max(2, self.num_classes)
-
-        def count(index: int) -> np.ndarray:
-            mask = dataset.mask(index)
-            return np.bincount(mask[mask != dataset.ignore_index].ravel(), minlength=size)
-
-        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:
-            counts = sum(pool.map(count, range(len(dataset))), np.zeros(size, dtype=np.int64))
-        return torch.from_numpy(counts).double()
+        return torch.from_numpy(self.dataset("train").class_counts().sum(axis=0)).double()
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled and augmented; the order is a function of (seed, epoch)."""
