@@ -121,6 +121,12 @@ def test_pruned_classes_get_zero_and_the_rest_its_own_result() -> None:
     assert everything.isfinite().all()
 
 
+def test_huge_weights_stay_finite() -> None:
+    _, image, probabilities = scene()
+    found = DenseCRF(5, pos_w=300, bi_w=500)(*batch(image, probabilities))
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 24, 24))
+
+
 def test_no_kernels_leave_the_probabilities() -> None:
     _, image, probabilities = scene()
     tensor, three = batch(image, probabilities)
