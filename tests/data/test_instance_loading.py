@@ -210,6 +210,15 @@ def test_groups_come_from_the_files(tmp_path: Path) -> None:
     assert set(aspect_ratio_groups(Listed([sample(None)] * 6), 3)) == {0}
 
 
+def test_counts_are_those_that_the_mask_head_sees() -> None:
+    loader = module()
+    outside, inside = loader.class_counts().tolist()
+    found = [loader.dataset("train")[index].instances for index in range(8)]
+    assert inside == sum(int(item.masks.sum()) for item in found)
+    area = sum(float((item.boxes[:, 2:] - item.boxes[:, :2]).prod(1).sum()) for item in found)
+    assert outside == area - inside > 0
+
+
 def test_wrong_options_are_told() -> None:
     with pytest.raises(ValueError, match="copy_paste=2"):
         module(copy_paste=2)

@@ -64,6 +64,20 @@ class InstanceDataModule(SegmentationDataModule):
             self._datasets[split] = self.make_dataset(split=split, instances=True)
         return super().dataset(split)
 
+    def class_counts(self) -> torch.Tensor:
+        """Counts the pixels of the training objects' boxes outside and inside of the object; (2,) float64.
+
+        That is what the mask head sees, and so what losses weight it by.
+        """
+        inside = total = 0.0
+        dataset = self.dataset("train")
+        for index in range(len(dataset)):
+            objects = dataset[index].instances
+            extent = objects.boxes[:, 2:] - objects.boxes[:, :2]
+            inside += float(objects.masks.sum())
+            total += float(extent.prod(axis=1).sum())
+        return torch.tensor([total - inside, inside], dtype=torch.float64)
+
     def _sampler(self, dataset: SampleSource, rank: int, world_size: int) -> EpochSampler:
         groups = aspect_ratio_groups(dataset, self.aspect_ratio_groups)
         factors = getattr(dataset, "repeat_factors", None)
