@@ -4,6 +4,7 @@ import random
 import signal
 
 import pytest
+import torch
 
 from segtrail.training.resume import ResumeError, find_run
 from tests.training.command import SMALL, checkpoint, output, run, same_weights, tracked
@@ -70,3 +71,18 @@ def test_runs_are_found_by_folder_checkpoint_id_and_age(tmp_path, monkeypatch):
     assert find_run("outputs/day/a/checkpoints/last.ckpt") == a
     with pytest.raises(ResumeError, match="neither a run folder"):
         find_run("id-c")
+
+
+def test_out_of_memory_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    exact = [*SMALL, "model.dropout=0", "optimizer=sgd", "trainer.max_epochs=2"]
+    fault = "+callbacks.fault={_target_: tests.training.tiny.LittleMemory, samples: 2, step: 3}"
+    assert run(tmp_path / "a", *exact) == 0, output(tmp_path / "a")
+    assert run(tmp_path / "b", *exact, fault) == 0, output(tmp_path / "b")
+    assert output(tmp_path / "b").count("going on with loader.batch_size=2") == 1
+    first, second = checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b")
+    assert first["global_step"] == second["global_step"] == 12
+    for name, tensor in first["state_dict"].items():
+        assert torch.allclose(tensor, second["state_dict"][name], atol=1e-6), name
+    points = [tracked(tmp_path / name)["val/loss"] for name in "ab"]
+    assert [step for step, _ in points[0]] == [step for step, _ in points[1]] == [6, 12]
+    assert len({log.name.split("__")[1] for log in (tmp_path / "b").glob(".neptune/offline/*")}) == 1

@@ -5,6 +5,7 @@ import signal
 
 import optuna
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from segtrail.models.base import Output, SegmentationModel
@@ -46,3 +47,14 @@ class Strict(optuna.pruners.BasePruner):
 
     def prune(self, study, trial):
         return True
+
+
+class LittleMemory(pl.Callback):
+    """A device that cannot hold more than a few samples, from a step on."""
+
+    def __init__(self, samples, step):
+        self.samples, self.step = samples, step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step >= self.step and len(batch["image"]) > self.samples:
+            raise torch.OutOfMemoryError("CUDA out of memory")
