@@ -239,8 +239,11 @@ export async function mount(root, context) {
     const set = (/** @type {string[]} */ keys) => state.set({ cols: state.asList(keys) });
     const line = (/** @type {string} */ key, /** @type {string} */ label) =>
       h("label", {}, h("input", { type: "checkbox", checked: columnKeys().includes(key), onchange: (/** @type {any} */ e) => set(e.target.checked ? [...columnKeys(), key] : columnKeys().filter((k) => k !== key)) }), label);
+    let asked = 0;
     const list_ = async () => {
+      const ticket = ++asked;
       const { paths, types } = await getJSON("columns", { project: table.project, search: search.value ? [search.value] : [], limit: 200 });
+      if (ticket !== asked) return;
       fill(list, h("button.small", { onclick: () => state.set({ cols: null }) }, "Reset to the columns that vary"),
         ["@spark", "@tags", "@created", "@duration"].map((key) => line(key, key.slice(1))),
         paths.map((/** @type {string} */ path, /** @type {number} */ i) => types[i] === "floatSeries"
@@ -295,9 +298,11 @@ export async function mount(root, context) {
       if (!(keys.has("cols") && keys.size === 1)) await drawToolbar(); // the menu of columns stays open
     },
     async live() {
+      // What somebody is writing in, or choosing from, is left alone until the next news.
+      if (document.activeElement?.closest(".tabulator-cell input")) return;
       sparks.forget();
       await redraw();
-      await drawToolbar();
+      if (!toolbar.querySelector(".pop:not([hidden])")) await drawToolbar();
     },
     destroy() {
       grid?.destroy();
