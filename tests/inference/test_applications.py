@@ -72,6 +72,14 @@ def test_label_maps_hold_the_ids_that_the_model_predicts(
     assert (tmp_path / "out/classes.txt").read_text().split() == list(module.class_names)
 
 
+def test_a_run_loads_where_its_data_is_not(run_folder: Path) -> None:
+    expected = load_run(run_folder).module
+    elsewhere = {"dataset._target_": "segtrail.data.datasets.folder.FolderDataset", "dataset.root": "/nope"}
+    module = load_run(run_folder, **elsewhere).module
+    assert module.class_names == expected.class_names
+    np.testing.assert_array_equal(module.palette, expected.palette)
+
+
 def test_every_option_together(run_folder: Path, photo: Path, tmp_path: Path) -> None:
     options = [
         "window=32",

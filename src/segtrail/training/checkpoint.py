@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -115,6 +116,9 @@ def load_run(source: str | Path, **changes: Any) -> LoadedRun:
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
     experiment = build(config)
+    palette = np.asarray(checkpoint["segtrail"]["palette"], np.uint8)
+    # Not asked of the dataset, which need not be here; a binary run has a color for the background too.
+    experiment.palette = palette[-len(config.class_names) :]
     load_weights(experiment.module, checkpoint["state_dict"], path)
     experiment.module.eval()
     return LoadedRun(path, config, experiment, checkpoint)
