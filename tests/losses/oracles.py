@@ -95,7 +95,7 @@ def pixel_iou_balanced(c: Case, eta: float = 1.5) -> Tensor:
         weights = torch.where(c.q == 1, iou[:, :, None, None], 1)
     else:
         weights = (iou[:, :, None, None] * c.q).sum(1)
-    weights = (weights**eta).detach() * c.known
+    weights = (((1 + weights) / 2) ** eta).detach() * c.known
     values = -c.true_log * c.known
     scale = (values.sum() / (weights * values).sum()).detach()
     return (scale * weights * values).sum() / c.known.sum()
@@ -226,7 +226,12 @@ def lovasz_hinge(c: Case, per_image: bool = True, absent: str = "count") -> Tens
     def value(x: Tensor, q: Tensor) -> Tensor:
         return lovasz_extension((1 - x * (2 * q - 1)).relu(), q)
 
-    return region(c._replace(p=c.logits), value, per_image=per_image, absent=absent)
+    margins = c.logits
+    if not is_independent(c):
+        classes = range(c.logits.shape[1])
+        others = [torch.stack([c.logits[:, j] for j in classes if j != k], 1).amax(1) for k in classes]
+        margins = c.logits - torch.stack(others, 1)
+    return region(c._replace(p=margins), value, per_image=per_image, absent=absent)
 
 
 # -- distances -------------------------------------------------------------------------------------

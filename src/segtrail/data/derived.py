@@ -137,14 +137,16 @@ def distances(
     void = labels < 0
     if outside is None:
         outside = np.zeros((num_classes, *labels.shape), np.float32)
-    inside = np.full(labels.shape, np.inf, np.float32)
+    # the nearest class of a pixel is its own, at distance 0; the next one is what lies outside
+    nearest, inside = np.full((2, *labels.shape), np.inf, np.float32)
     present = np.flatnonzero(np.bincount(labels[~void], minlength=num_classes))
     for c in present:
-        elsewhere = labels != c
-        cv2.distanceTransform(
-            elsewhere.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE, dst=outside[c], dstType=cv2.CV_32F
+        elsewhere = (labels != c).view(np.uint8)
+        distance = cv2.distanceTransform(
+            elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE, dst=outside[c], dstType=cv2.CV_32F
         )
-        np.minimum(inside, outside[c], out=inside, where=elsewhere)
+        np.minimum(inside, np.maximum(nearest, distance), out=inside)
+        np.minimum(nearest, distance, out=nearest)
     if len(present) == 1:
         inside[:] = 0
     if void.any():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from segtrail.data.derived import contour_distance
 from segtrail.losses.base import Loss
@@ -49,21 +51,39 @@ class HausdorffLoss(Loss):
             contour_distance = contour_distances(labels, valid, channels)
         if independent:
             probability = logits.sigmoid()
-            error = (labels - probability).square()
+            error = probability.detach() - labels
             predicted = contour_distances((probability.detach() > 0.5).long(), valid, channels)
             known = valid
         else:
             probability = logits.softmax(1)
             index = labels.unsqueeze(1)
-            error = probability.scatter(1, index, 1 - probability.gather(1, index)).square()
+            error = probability.detach().scatter(1, index, probability.detach().gather(1, index) - 1)
             predicted = _predicted_distances(probability.detach(), valid)
             known = valid.unsqueeze(1)
-        weight = predicted.to(logits.dtype).pow_(self.alpha) + contour_distance.to(logits.dtype) ** self.alpha
+        weight = predicted.to(logits.dtype).pow_(self.alpha)
+        weight += contour_distance.to(logits.dtype) ** self.alpha
         weight *= known
         known = known.expand_as(weight)
         if not self.include_background and channels > 1:
-            error, weight, known = error[:, 1:], weight[:, 1:], known[:, 1:]
-        return torch.einsum("bchw,bchw->bc", error, weight).sum() / known.sum().clamp(min=1)
+            weight[:, 0] = 0
+            known = known[:, 1:]
+        return _WeightedSquares.apply(probability, error, weight) / known.sum().clamp(min=1)
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """Sum of ``weight (p - q)^2`` as a function of p, given the error p - q; uses up both."""
+
+    @staticmethod
+    def forward(ctx: Any, probability: Tensor, error: Tensor, weight: Tensor) -> Tensor:
+        weight *= error
+        ctx.save_for_backward(weight)
+        return torch.einsum("bchw,bchw->bc", error, weight).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * (2 * grad), None, None
 
 
 def _predicted_distances(probability: Tensor, valid: Tensor) -> Tensor:

@@ -131,8 +131,10 @@ class IoUBalancedBoxLoss(nn.Module):
 class PixelIoUBalancedLoss(StatisticsLoss):
     """Cross-entropy that favors the pixels of well-segmented regions: an analogue, not in the paper.
 
-    A region (a class in an image) takes the part of a box: its pixels weigh ``iou^eta``, iou being its
-    soft IoU, rescaled such that the batch's sum stays what it was. No gradient goes through the weights.
+    A region (a class in an image) takes the part of a box: its pixels weigh ``((1 + iou) / 2)^eta``, iou
+    being its soft IoU, rescaled such that the batch's sum stays what it was. The boxes that the paper
+    weighs overlap their objects by 1/2 at least, hence that range; with ``iou^eta``, classes that are not
+    yet found would never be. No gradient goes through the weights.
 
     Args:
         eta: strength; 0 is plain cross-entropy.
@@ -155,5 +157,5 @@ class PixelIoUBalancedLoss(StatisticsLoss):
             of_region = torch.where(labels == 1, iou[:, :, None, None], 1)
         else:
             of_region = iou.gather(1, labels.flatten(1)).view(labels.shape)
-        weights = _same_sum(of_region**self.eta, entropy)
+        weights = _same_sum(((1 + of_region) / 2) ** self.eta, entropy)
         return masked_mean(weights * entropy, statistics.valid)

@@ -121,8 +121,10 @@ def _rows_numpy(scores: Tensor, labels: Tensor, valid: Tensor, slopes: Tensor) -
     def row(c: int) -> None:
         here = known[:, c] if independent else known
         foreground = (label[:, c] == 1 if independent else label == c) & here
-        errors = np.abs(foreground - score[:, c])
-        values[c], steps = _extension(errors.ravel(), foreground.ravel(), here.ravel())
+        errors = score[:, c].copy()
+        np.subtract(1, errors, out=errors, where=foreground)
+        np.copyto(errors, -1, where=~here)  # never as wrong as any valid pixel
+        values[c], steps = _extension(errors.ravel(), foreground.ravel())
         steps = steps.reshape(errors.shape)
         np.negative(steps, out=steps, where=foreground)
         slope[:, c] = steps
@@ -133,27 +135,28 @@ def _rows_numpy(scores: Tensor, labels: Tensor, valid: Tensor, slopes: Tensor) -
     return torch.from_numpy(values), torch.from_numpy(present)
 
 
-def _extension(
-    errors: np.ndarray, foreground: np.ndarray, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slopes of the Lovász extension of one class's Jaccard loss."""
-    errors[~known] = 0  # these come last, and count as neither foreground nor background
-    order = _descending(errors)
-    positive = foreground[order]
-    negative = known[order] & ~positive
-    count = np.count_nonzero(foreground)
-    union = count + np.cumsum(negative, dtype=np.int32)
-    intersection = count - np.cumsum(positive, dtype=np.int32)
-    real = errors.dtype.type
-    union, intersection = union.astype(real), intersection.astype(real)
-    slope = np.where(positive, 1, intersection)
-    np.divide(slope, union, out=slope, where=union > 0)
-    np.divide(slope, union - 1, out=slope, where=negative & (union > 1))
-    slope[(union == 1) & negative] = 1
-    slope[~(positive | negative)] = 0
-    result = np.empty_like(slope)
-    result[order] = slope
-    return errors @ result, result
+def _extension(errors: np.ndarray, foreground: np.ndarray) -> tuple[float, np.ndarray]:
+    """Value and slopes of the Lovász extension of one class's Jaccard loss.
+
+    Once all foreground pixels are among the mistakes the loss is 1, whatever else is: only pixels at
+    least as wrong as the best foreground pixel have a slope, and need to be sorted.
+    """
+    slopes = np.zeros_like(errors)
+    if not foreground.any():  # one mistake is as bad as any number
+        worst = int(errors.argmax())
+        slopes[worst] = errors[worst] > 0
+        return max(0, errors[worst]), slopes
+    involved = np.flatnonzero(errors >= errors[foreground].min())
+    involved = involved[_descending(errors[involved])]
+    positive = foreground[involved]
+    found = np.cumsum(positive, dtype=np.int32)
+    count = found[-1]
+    union = (count + np.arange(1, len(found) + 1, dtype=np.int32) - found).astype(errors.dtype)
+    steps = np.where(positive, 1, count - found).astype(errors.dtype)
+    steps /= union
+    steps /= np.where(positive, 1, union - 1)
+    slopes[involved] = steps
+    return errors[involved] @ steps, slopes
 
 
 def _descending(errors: np.ndarray) -> np.ndarray:

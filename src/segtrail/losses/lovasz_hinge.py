@@ -12,8 +12,9 @@ from segtrail.losses.lovasz import lovasz_mean
 class LovaszHingeLoss(Loss):
     """Lovász extension of the foreground's Jaccard loss at the hinge errors (Berman et al., 2018).
 
-    The errors are ``max(0, 1 - s x)`` with s = 1 in the foreground and -1 elsewhere. Defined for binary
-    and multi-label targets; with more classes each is one against the rest, by its own logit.
+    The errors are ``max(0, 1 - s m)`` with s = 1 in the foreground and -1 elsewhere. The margin m is the
+    logit of a binary or multi-label target. With more classes each is one against the rest and m is what
+    its logit is above the highest other one; two classes are then the binary case.
 
     Args:
         per_image: mean over the images of each one's loss, rather than the loss of the whole batch.
@@ -28,12 +29,21 @@ class LovaszHingeLoss(Loss):
         self.absent = absent
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
+        independent = labels.ndim == logits.ndim
+        margin = logits if independent else _over_the_others(logits)
         # scores whose distance to 1 (foreground) or 0 is the hinge error
-        negative = (1 + logits).relu()
-        positive = 1 - (1 - logits).relu()
-        if labels.ndim == logits.ndim:
+        negative = (1 + margin).relu()
+        positive = 1 - (1 - margin).relu()
+        if independent:
             scores = torch.where(labels == 1, positive, negative)
         else:
             index = labels.unsqueeze(1)
             scores = negative.scatter(1, index, positive.gather(1, index))
         return lovasz_mean(scores, labels, valid, self.per_image, self.absent == "count")
+
+
+def _over_the_others(logits: Tensor) -> Tensor:
+    """Each logit less the highest of the other classes."""
+    highest, which = logits.topk(2, dim=1)
+    margin = logits - highest[:, :1]
+    return margin.scatter(1, which[:, :1], highest[:, :1] - highest[:, 1:])
