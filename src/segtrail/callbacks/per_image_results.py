@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from segtrail.callbacks.trackers import evaluation_dataset, trackers
+from segtrail.callbacks.trackers import evaluation_dataset, last_step, trackers
 from segtrail.tracking import names
 from segtrail.tracking.per_image import PerImage, decode_per_image, encode_per_image
 
@@ -51,7 +51,7 @@ class PerImageResults(pl.Callback):
             ids=tuple(ids[position] for position in positions.tolist()),
             counts=counts,
             class_names=tuple(module.class_names),
-            step=trainer.global_step,
+            step=last_step(trainer),
             epoch=trainer.current_epoch,
         )
 

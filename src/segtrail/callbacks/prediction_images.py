@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from segtrail.callbacks.trackers import evaluation_dataset, gather, trackers
+from segtrail.callbacks.trackers import evaluation_dataset, gather, last_step, trackers
 from segtrail.tracking import names
 
 
@@ -98,7 +98,7 @@ class PredictionImages(pl.Callback):
             return
         # once each: a distributed sampler may repeat samples to even out the processes
         shown = {item.position: item for item in gather(self._predictions)}
-        step = trainer.global_step
+        step = last_step(trainer)
         classes, palette, void = pl_module.class_names, pl_module.palette, pl_module.ignore_index
         for tracker in trackers(trainer) if trainer.is_global_zero else ():
             for _, item in sorted(shown.items()):

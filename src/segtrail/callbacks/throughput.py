@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from segtrail.callbacks.trackers import is_logging_step
+from segtrail.callbacks.trackers import is_logging_step, last_step
 from segtrail.tracking import names
 
 
@@ -38,7 +38,7 @@ class Throughput(pl.Callback):
             if self._images and is_logging_step(trainer):
                 rate = self._images * trainer.world_size / self._seconds
                 for logger in trainer.loggers if trainer.is_global_zero else ():
-                    logger.log_metrics({names.TRAIN_IMAGES_PER_SECOND: rate}, step=trainer.global_step)
+                    logger.log_metrics({names.TRAIN_IMAGES_PER_SECOND: rate}, step=last_step(trainer))
                 self._images, self._seconds = 0, 0.0
                 now = time.perf_counter()  # what logging took is no training time
         self._since = now

@@ -18,9 +18,14 @@ def trackers(trainer: pl.Trainer) -> list[Tracker]:
     return [logger for logger in trainer.loggers if isinstance(logger, Tracker)]
 
 
+def last_step(trainer: pl.Trainer) -> int:
+    """Index of the last optimizer step, the x of what is logged after it: Lightning counts from 0."""
+    return max(trainer.global_step - 1, 0)
+
+
 def is_logging_step(trainer: pl.Trainer) -> bool:
-    """Whether the optimizer steps taken so far are a multiple of ``log_every_n_steps``."""
-    return trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    """Whether the last optimizer step was one that is logged."""
+    return last_step(trainer) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
 
 def evaluation_dataset(trainer: pl.Trainer) -> Any:

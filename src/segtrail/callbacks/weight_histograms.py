@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrail.callbacks.histogram_figure import draw_histograms
-from segtrail.callbacks.trackers import trackers
+from segtrail.callbacks.trackers import last_step, trackers
 from segtrail.tracking import names
 from segtrail.tracking.histogram import BINS, Histogram
 
@@ -53,7 +53,7 @@ class WeightHistograms(pl.Callback):
     def _log(
         self, trainer: pl.Trainer, model: nn.Module, histograms: Mapping[str, Histogram], namespace: str
     ) -> None:
-        step = trainer.global_step
+        step = last_step(trainer)
         for tracker in trackers(trainer):
             tracker.log_histograms(histograms, step, namespace)
         if self.figure:
