@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +29,18 @@ def test_runs(notebook: Path, tmp_path: Path) -> None:
     script = tmp_path / "notebook.py"
     script.write_text(script_of(notebook), encoding="utf-8")
     environment = {**os.environ, "SEGTRAIL_QUICK": "1", "OMP_NUM_THREADS": "1", "NEPTUNE_MODE": "offline"}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, script.name],
         cwd=tmp_path,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=540,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        output, _ = process.communicate(timeout=540)
+    finally:  # with whatever the notebook has started
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output[-3000:]
