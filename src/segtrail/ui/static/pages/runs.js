@@ -37,7 +37,7 @@ export async function mount(root, context) {
     ];
   }
 
-  const rows = () => (state.get("trash") === "1" ? [] : context.rows());
+  const rows = () => context.rows();
 
   function columns() {
     const reference = context.reference();
@@ -155,7 +155,7 @@ export async function mount(root, context) {
       data: rows().map((row) => ({ ...row })), index: "id", columns: columns(), height: "100%", layout: "fitDataFill", nestedFieldSeparator: false,
       rowHeight: 31, renderVerticalBuffer: 200, movableColumns: true, columnHeaderSortMulti: false, headerFilterLiveFilterDelay: 200,
       initialSort: [{ column: sort.replace(/^-/, ""), dir: state.has("sort") ? (sort.startsWith("-") ? "desc" : "asc") : context.direction() === "min" ? "asc" : "desc" }].filter((s) => columns().some((c) => c.field === s.column)),
-      placeholder: h("div", {}, state.get("trash") === "1" ? "The trash is shown below" : state.get("q") ? "No run passes the filter" : "No runs"),
+      placeholder: h("div", {}, state.get("q") ? "No run passes the filter" : "No runs"),
       ...(group ? { groupBy: (/** @type {any} */ row) => groupValue(row[group]), groupHeader: groupHeader, groupToggleElement: "header" } : {}),
       rowFormatter: (/** @type {any} */ row) => row.getElement().classList.toggle("reference", row.getData().id === context.reference()),
     });
@@ -296,6 +296,7 @@ export async function mount(root, context) {
       else if (keys.has("q")) await redraw();
       else if (keys.has("runs")) for (const row of grid.getRows("visible")) row.reformat();
       if (!(keys.has("cols") && keys.size === 1)) await drawToolbar(); // the menu of columns stays open
+      if (keys.has("trash") && state.get("trash") !== "1") await redraw(); // it could not measure itself while hidden
     },
     async live() {
       // What somebody is writing in, or choosing from, is left alone until the next news.
