@@ -1,11 +1,17 @@
 """The launchers of this machine run the trials of a sweep, each with its own values."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from tests.training.command import SMALL, output, run
+from tests.training.command import SMALL
+
+REPOSITORY = Path(__file__).parents[2]
 
 SWEEP = ["-m", *SMALL, "tracker=none", "callbacks.weight_histograms=null", "trainer.max_epochs=1"]
 
@@ -15,14 +21,22 @@ def widths(folder):
     return sorted(config.model.width for config in configs)
 
 
+def train(folder, *arguments):
+    """The command line as a process of its own: launchers start processes in ways of theirs."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "train.py"), *SWEEP, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_slurm_configuration_in_submitits_local_mode(tmp_path):
-    assert run(tmp_path, *SWEEP, "launcher=slurm_local", "model.width=4,8") == 0, output(tmp_path)
+    train(tmp_path, "launcher=slurm_local", "model.width=4,8")
     assert widths(tmp_path) == [4, 8]
 
 
 def test_joblib_runs_optuna_trials_side_by_side(tmp_path):
     sweep = ["sweep=random", "launcher=joblib", "hydra.sweeper.parallel=2", "hydra.sweeper.trials=2"]
-    assert run(tmp_path, *SWEEP, *sweep, "model.width=choice(4,8)") == 0, output(tmp_path)
+    train(tmp_path, *sweep, "model.width=choice(4,8)")
     (file,) = tmp_path.glob("outputs/*/*/trials.json")
     assert [trial["state"] for trial in json.loads(file.read_text())] == ["complete"] * 2
     assert len(widths(tmp_path)) == 2
