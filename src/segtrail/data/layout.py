@@ -61,8 +61,10 @@ class Layout:
             return "csv"
         if list_files(self.root):
             return "lists"
-        inside = split_folder(self.root / self._name("images", self.root), "train") if self._flat else None
-        return "folders" if inside or not self._flat else "fraction"
+        if not self._flat and split_folder(self.root, "train"):
+            return "folders"
+        inside = split_folder(self.root / self._name("images", self.root), "train")
+        return "folders" if inside else "fraction"
 
     def splits(self) -> tuple[str, ...]:
         """Which of train, val and test exist."""

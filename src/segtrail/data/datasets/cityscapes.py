@@ -106,7 +106,12 @@ class CityscapesDataset(SegmentationDataset):
     @classmethod
     def splits(cls, *, root: str, **config: Any) -> tuple[str, ...]:
         folder = require_folder(root) / "leftImg8bit"
-        return tuple(split for split in ("train", "val") if (folder / split).is_dir())
+        found = tuple(split for split in ("train", "val") if (folder / split).is_dir())
+        if not found:
+            raise DataError(
+                f"{folder}/train: no such folder; unpack leftImg8bit_trainvaltest.zip into {root}"
+            )
+        return found
 
     def read_image(self, record: CityscapesRecord) -> np.ndarray:
         return self.load(record.image)

@@ -79,7 +79,12 @@ class CocoStuffDataset(SegmentationDataset):
     @classmethod
     def splits(cls, *, root: str, **config: Any) -> tuple[str, ...]:
         folder = require_folder(root) / "stuffthingmaps"
-        return tuple(split for split in ("train", "val") if (folder / f"{split}2017").is_dir())
+        found = tuple(split for split in ("train", "val") if (folder / f"{split}2017").is_dir())
+        if not found:
+            raise DataError(
+                f"{folder}/train2017: no such folder; unpack stuffthingmaps_trainval2017.zip there"
+            )
+        return found
 
     def read_image(self, record: Pair) -> np.ndarray:
         return self.load(record.image)
