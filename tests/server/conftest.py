@@ -34,7 +34,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new database; the tests that use it run on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store' / 'segtrail.db'}"
-    server = request.getfixturevalue("postgres_url")
+    return new_database(request.getfixturevalue("postgres_url"))
+
+
+def new_database(server: str) -> str:
+    """Makes an empty database in a cluster. Returns its URL."""
     name = f"t{next(_numbers)}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

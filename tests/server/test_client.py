@@ -21,7 +21,7 @@ from neptune.types import File
 from segtrail.server import nql
 from segtrail.server import sync as sync_module
 from segtrail.server.store import Store
-from tests.server.conftest import Server
+from tests.server.conftest import DATABASES, Server, new_database
 from tests.server.oplog import Log, point
 
 QUIET: dict[str, Any] = {
@@ -34,9 +34,13 @@ QUIET: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    store = Store.open(str(tmp_path_factory.mktemp("client") / "store"))
+@pytest.fixture(scope="module", params=DATABASES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("client")
+    url = f"sqlite:///{folder}/segtrail.db"
+    if request.param == "postgresql":
+        url = new_database(request.getfixturevalue("postgres_url"))
+    store = Store.open(url, str(folder / "blobs"))
     with Server(store, require_token=True) as running:
         yield running
     store.close()

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -35,9 +34,11 @@ from segtrail.server.call import BadRequestError, Call, MissingRunError
 from segtrail.server.database import ConflictError, InvalidNameError, NotFoundError
 from segtrail.server.ingest import Follower
 from segtrail.server.login import Guard, LoopbackOnly, login
+from segtrail.server.logs import set_up_logging
 from segtrail.server.metrics import Metrics
 from segtrail.server.nql import QuerySyntaxError
 from segtrail.server.operations import OperationError
+from segtrail.server.options import add_store_arguments, open_store
 from segtrail.server.signals import Signals
 from segtrail.server.store import Store
 from segtrail.server.swagger import DOCUMENTS, Endpoint, document
@@ -289,45 +290,12 @@ async def _signal(socket_: WebSocket) -> None:
 # ------------------------------------------------------------------ command line
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        entry |= {"event": record.getMessage(), **getattr(record, "fields", {})}
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def set_up_logging(level: str) -> None:
-    """Sends all logs to standard error as JSON lines."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-
-
 def is_loopback(host: str) -> bool:
     """Says whether only this machine reaches a server that listens on `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def add_store_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where the store is."""
-    parser.add_argument("--data", default="segtrail-data", help="folder of the store (default: %(default)s)")
-    parser.add_argument("--database", help="SQLAlchemy URL (default: SQLite in the folder)")
-    parser.add_argument("--blobs", help="folder or fsspec URL of the files (default: blobs in the folder)")
-
-
-def open_store(arguments: argparse.Namespace) -> Store:
-    """Opens the store that the options name."""
-    if arguments.database is None:
-        return Store.open(arguments.data, arguments.blobs)
-    return Store.open(arguments.database, arguments.blobs or str(Path(arguments.data) / "blobs"))
 
 
 def _follow(follower: Follower, metrics: Metrics, stopping: threading.Event) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import sqlalchemy as sa
 
 from segtrail.server import schema
-from segtrail.server.app import add_store_arguments, open_store
+from segtrail.server.options import add_store_arguments, open_store
 from segtrail.server.store import Store
 
 FORMAT = 1

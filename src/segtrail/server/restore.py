@@ -14,8 +14,8 @@ from typing import IO, Any
 import sqlalchemy as sa
 
 from segtrail.server import schema
-from segtrail.server.app import add_store_arguments, open_store
 from segtrail.server.backup import FORMAT
+from segtrail.server.options import add_store_arguments, open_store
 from segtrail.server.store import Store
 
 

@@ -279,20 +279,6 @@ class Store(Transfers):
             self.apply(run_id, [EditStrings(path, [], [tag for tag in old if tag not in tags])])
         self.apply(run_id, [EditStrings(path, list(tags), [])])
 
-    def trash(self, run_ids: Sequence[str]) -> None:
-        """Moves runs to the trash."""
-        self._set_trashed(run_ids, True)
-
-    def restore(self, run_ids: Sequence[str]) -> None:
-        """Takes runs back from the trash."""
-        self._set_trashed(run_ids, False)
-
-    def _set_trashed(self, run_ids: Sequence[str], trashed: bool) -> None:
-        with self.write() as connection:
-            pks = [self.container(connection, run_id).pk for run_id in run_ids]
-            if pks:
-                self.touch(connection, pks, trashed=trashed)
-
     # -------------------------------------------------------------- offline logs
 
     def has_run(self, run_id: str) -> bool:

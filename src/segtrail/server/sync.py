@@ -17,8 +17,8 @@ from typing import Any
 import requests
 
 from segtrail.server.api_sync import PREFIX
-from segtrail.server.app import add_store_arguments, open_store
 from segtrail.server.ingest import Follower, Item
+from segtrail.server.options import add_store_arguments, open_store
 
 _TIMEOUT = 120
 

@@ -8,9 +8,9 @@ import getpass
 import sys
 from collections.abc import Sequence
 
-from segtrail.server.app import add_store_arguments, open_store
 from segtrail.server.auth import ROLES, Auth, api_token
 from segtrail.server.database import NotFoundError
+from segtrail.server.options import add_store_arguments, open_store
 
 
 def main(argv: Sequence[str]) -> int:

@@ -83,6 +83,20 @@ class Transfers(Reader):
                 found = connection.scalar(query.where(artifacts.c.hash == hash).limit(1))
         return str(found or project)
 
+    def trash(self, run_ids: Sequence[str]) -> None:
+        """Moves runs to the trash."""
+        self._set_trashed(run_ids, True)
+
+    def restore(self, run_ids: Sequence[str]) -> None:
+        """Takes runs back from the trash."""
+        self._set_trashed(run_ids, False)
+
+    def _set_trashed(self, run_ids: Sequence[str], trashed: bool) -> None:
+        with self.write() as connection:
+            pks = [self.container(connection, run_id).pk for run_id in run_ids]
+            if pks:
+                self.touch(connection, pks, trashed=trashed)
+
     def delete(self, run_ids: Sequence[str]) -> None:
         """Removes runs for good. Their files go when the store is swept."""
         with self.write() as connection:
