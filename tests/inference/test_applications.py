@@ -141,7 +141,9 @@ def test_evaluation_has_the_figures_and_names_of_training(run_folder: Path, tmp_
     (per_image,) = tmp_path.glob("*/evaluation/val/per_image*")
     (results,) = decode_per_image(per_image.read_bytes()).values()
     assert len(results.ids) == 6
-    assert results.step == loaded.checkpoint["global_step"] == 3
+    assert results.step == loaded.checkpoint["global_step"] - 1 == 2  # counted from 0
+    (points,) = tmp_path.glob("*/metrics.csv")
+    assert {line.split(",")[1] for line in points.read_text().splitlines()[1:]} == {"2"}
 
 
 def test_test_time_options_that_change_nothing_give_the_same_figures(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from segtrail.callbacks.per_image_results import PerImageResults
 from segtrail.callbacks.run_facts import environment, flatten_config
-from segtrail.callbacks.trackers import trackers
+from segtrail.callbacks.trackers import last_step, trackers
 from segtrail.config.build import make
 from segtrail.config.check import ConfigError
 from segtrail.inference.predict import PREDICTOR_KEYS, build_predictor, require
@@ -82,6 +82,7 @@ def run(config: DictConfig) -> dict[str, float]:
     )
     # Points get the step of the checkpoint, as those of training have it.
     trainer.fit_loop.load_state_dict(loaded.checkpoint["loops"]["fit_loop"])
+    trainer.fit_loop.epoch_loop._batches_that_stepped = last_step(trainer)  # Lightning's step of metrics
     for one in trackers(trainer):
         describe(one, loaded, settings)
     (metrics,) = trainer.test(module, datamodule=datamodule, verbose=False)
