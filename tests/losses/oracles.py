@@ -179,26 +179,12 @@ def generalized_dice(c: Case, per_image: bool = False, absent: str = "skip") -> 
 
 
 def mcc(c: Case) -> Tensor:
-    if is_independent(c):
-        losses = []
-        for k in range(c.p.shape[1]):
-            p, q, m = (x[:, k].flatten() for x in (c.p, c.q, c.m))
-            p, q = p[m > 0], q[m > 0]
-            tp, fp = (p * q).sum(), (p * (1 - q)).sum()
-            fn, tn = ((1 - p) * q).sum(), ((1 - p) * (1 - q)).sum()
-            below = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)).sqrt()
-            losses.append(1 - (tp * tn - fp * fn) / below)
-        return torch.stack(losses).mean()
-    # Gorodkin (2004), equation (8), from the soft confusion matrix
-    table = torch.einsum("bkhw,blhw->kl", c.q * c.m, c.p * c.m)
-    classes = range(len(table))
-    above = sum(
-        table[k, k] * table[m, n] - table[n, k] * table[k, m]
-        for k, n, m in itertools.product(classes, repeat=3)
-    )
-    rows = sum(table[k].sum() * (table.sum() - table[k].sum()) for k in classes)
-    columns = sum(table[:, k].sum() * (table.sum() - table[:, k].sum()) for k in classes)
-    return 1 - above / (rows.sqrt() * columns.sqrt())
+    def value(p: Tensor, q: Tensor) -> Tensor:
+        tp, fp = (p * q).sum(), (p * (1 - q)).sum()
+        fn, tn = ((1 - p) * q).sum(), ((1 - p) * (1 - q)).sum()
+        return 1 - (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)).sqrt()
+
+    return region(c, value)
 
 
 # -- Lovász ----------------------------------------------------------------------------------------
