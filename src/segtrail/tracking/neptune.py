@@ -274,7 +274,7 @@ class NeptuneLogger(Tracker, Logger):
 
 @contextmanager
 def _without_iri_grammar() -> Iterator[None]:
-    """Keeps ``jsonschema`` from building a grammar for IRIs, most of the time that the client takes to import.
+    """Keeps ``jsonschema`` from building a grammar for IRIs, most of what importing the client takes.
 
     ``jsonschema`` does without the module where it is not installed; no request of the client has an IRI.
     """
