@@ -165,6 +165,7 @@ def test_samples(page: Page, shared_site: Site) -> None:
     slider.evaluate("node => { node.value = '0'; node.dispatchEvent(new Event('input')); }")
     expect(page.locator("#at")).to_have_text("step 49")
     slider.evaluate("node => node.dispatchEvent(new Event('change'))")
+    settle(page)
     expect(cells.first).to_contain_text("step 49")
     assert "at=49" in page.url
     canvas.hover()

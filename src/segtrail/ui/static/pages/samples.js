@@ -501,8 +501,10 @@ export async function mount(root, context) {
         prefetch(+slider.value);
       },
       onchange: async () => {
+        document.body.dataset.ready = "";
         await refresh();
         drawToolbar();
+        document.body.dataset.ready = "samples";
       },
     });
     const wrong = confused();
