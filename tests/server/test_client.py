@@ -323,8 +323,8 @@ def test_the_clients_own_sync_and_status(server: Server) -> None:
     log.write(point("m", 1), point("m", 2))
     (log.path / "last_put_version").write_text("2")
     (log.path / "last_ack_version").write_text("0")
-    assert "Unsynchronized offline objects" in CliRunner().invoke(status, []).output
-    result = CliRunner().invoke(sync, ["-p", "ws/clisync"], catch_exceptions=False)
+    assert "Unsynchronized offline objects" in CliRunner().invoke(status, ["--path", "."]).output
+    result = CliRunner().invoke(sync, ["--path", ".", "-p", "ws/clisync"], catch_exceptions=False)
     assert result.exit_code == 0
     runs = server.store.runs("ws/clisync").runs
     assert [run["attributes"]["m"]["count"] for run in runs] == [2]

@@ -38,7 +38,7 @@ def neptune_sync() -> None:
     from click.testing import CliRunner
     from neptune.cli.commands import sync
 
-    result = CliRunner().invoke(sync, [], catch_exceptions=False)
+    result = CliRunner().invoke(sync, ["--path", "."], catch_exceptions=False)
     assert result.exit_code == 0
 
 
