@@ -49,9 +49,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         expected = num_samples if self.repeat_factors is None else int(np.floor(self.repeat_factors).sum())
         self.num_batches = expected // (batch_size * world_size)
         if self.num_batches == 0:
-            processes = f" x {world_size} processes" if world_size > 1 else ""
+            batch = f"{batch_size} x {world_size} processes" if world_size > 1 else f"{batch_size}"
             raise DataError(
-                f"the training split has {num_samples} samples, fewer than one batch of {batch_size}{processes}: "
+                f"the training split has {num_samples} samples, fewer than one batch of {batch}: "
                 f"set loader.batch_size={max(1, expected // world_size)}"
             )
 
