@@ -105,7 +105,7 @@ def plain_steps(
         for images, targets in loader:
             losses = model(list(images), [dict(target) for target in targets])
             loss = sum(losses.values())
-            value = float(loss.detach())  # the reference logs every loss, and stops at the first that is not finite
+            value = float(loss.detach())  # the reference logs and checks every loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
