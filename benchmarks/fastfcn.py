@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from segtrail.models.fastfcn import FastFCN
-from segtrail.models.table import count_macs
+from segtrail.inference.model_table import count_macs
 
 # GMACs at 512 x 512 with 59 classes: dilated, JPU
 PUBLISHED = {

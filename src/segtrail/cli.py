@@ -26,7 +26,7 @@ VERBS = {
     "restore": ("segtrail.server.restore", "make a store from an archive"),
     "report": ("segtrail.ui.report", "write a comparison of runs as one HTML file"),
     "data": ("segtrail.data.commands", "check a dataset, or print its statistics"),
-    "models": ("segtrail.models.table", "list the architectures with size and speed"),
+    "models": ("segtrail.inference.model_table", "list the architectures with size and speed"),
     "export": ("segtrail.inference.export", "write a checkpoint as ONNX or torch.export"),
     "reproduce": ("segtrail.training.reproduce", "run a tracked run again and compare"),
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from segtrail.inference.model_table import count_macs
 from segtrail.models import fastfcn_names, gscnn_names
 from segtrail.models.checkpoint import rename
 from segtrail.models.context_encoding import Encoding
@@ -15,7 +16,6 @@ from segtrail.models.deeplab_v2 import DeepLabV2
 from segtrail.models.fastfcn import FastFCN
 from segtrail.models.gscnn import GatedSCNN
 from segtrail.models.jpu import JPU, JPUX, DepthwiseConv
-from segtrail.models.table import count_macs
 from segtrail.models.unet_original import UNetOriginal
 
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,9 +119,8 @@ class TimmFPN(nn.Module):
         self.body = timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=tuple(levels), **(options or {})
         )
-        self.fpn = FeaturePyramidNetwork(
-            self.body.feature_info.channels(), out_channels, extra_blocks=LastLevelMaxPool()
-        )
+        info: Any = self.body.feature_info
+        self.fpn = FeaturePyramidNetwork(info.channels(), out_channels, extra_blocks=LastLevelMaxPool())
         self.out_channels = out_channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from segtrail.inference.model_table import count_macs, main, model_configs
 from segtrail.models.base import Output, SegmentationModel
-from segtrail.models.table import count_macs, main, model_configs
 from tests.models.compact import semantic_models
 
 
