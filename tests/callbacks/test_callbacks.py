@@ -1,5 +1,7 @@
 """What the default callbacks leave in the operation log of a toy run."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +181,7 @@ def test_facts_of_the_run(run):
     found = values(run["log"])
     assert found["parameters/model/encoder/name"] == "none"
     assert found["parameters/seed"] == 3
-    assert "pytest" in found[names.COMMAND_LINE]
+    assert found[names.COMMAND_LINE] == shlex.join(sys.orig_argv)
     assert found["environment/hardware/cores"] >= 1
     files = uploads(run["log"])
     assert files[names.CONFIG].decode() == toy.Module.config_yaml

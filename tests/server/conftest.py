@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from segtrail.server.store import Store
 from tests.server.postgres import cluster
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def new_database(server: str) -> str:
     """Makes an empty database in a cluster. Returns its URL."""
-    name = f"t{next(_numbers)}"
+    name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return f"{server.replace('postgresql://', 'postgresql+psycopg://')}/{name}"

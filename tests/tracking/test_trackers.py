@@ -167,6 +167,8 @@ def test_configs_write_out_every_argument(file):
     own = [p for p in signature.parameters if p not in ("self", "args", "kwargs", "api_token")]
     assert list(config) == own
     for key, value in config.items():
+        if str(value).startswith("${"):  # follows from the run's own keys
+            continue
         default = signature.parameters[key].default
         assert value == (list(default) if isinstance(default, tuple) else default), key
 
