@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segtrail.models.fastfcn import FastFCN
 from segtrail.inference.model_table import count_macs
+from segtrail.models.fastfcn import FastFCN
 
 # GMACs at 512 x 512 with 59 classes: dilated, JPU
 PUBLISHED = {
