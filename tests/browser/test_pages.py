@@ -67,6 +67,8 @@ def test_runs_table(page: Page, site: Site) -> None:
     expect(page.locator(".tabulator-group")).to_have_count(2)
     expect(page.locator(".tabulator-group").last).to_contain_text("±")
     page.locator("#group").select_option("")
+    expect(page.locator(".tabulator-group")).to_have_count(0)  # the table is drawn anew
+    expect(rows).to_have_count(3)
     page.get_by_label("Edit tags of poor").click()
     page.get_by_label("Tags, separated by commas").fill("draft, later")
     page.keyboard.press("Enter")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import random
 import sys
 import uuid
 import weakref
@@ -106,13 +107,14 @@ class NeptuneLogger(Tracker, Logger):
         if self.mode == "offline":
             return self._start_offline()
         try:
-            run = neptune.init_run(
-                with_id=self._run_id,
-                custom_run_id=self._custom_run_id,
-                mode=self.mode,
-                **self._server,
-                **self._options,
-            )
+            with _own_randomness():
+                run = neptune.init_run(
+                    with_id=self._run_id,
+                    custom_run_id=self._custom_run_id,
+                    mode=self.mode,
+                    **self._server,
+                    **self._options,
+                )
         except (neptune.exceptions.NeptuneConnectionLostException, ConnectionError) as error:
             log.warning(
                 "tracking: no connection to the server (%s); this run is tracked offline in %s, "
@@ -134,7 +136,8 @@ class NeptuneLogger(Tracker, Logger):
             self._run_id = str(uuid.uuid5(uuid.NAMESPACE_URL, named) if named else uuid.uuid4())
         resumed = bool(directories(self._run_id))
         self._last_steps = last_steps(self._run_id) if resumed else {}
-        run = _offline_run(self._run_id, resumed, self._options)
+        with _own_randomness():
+            run = _offline_run(self._run_id, resumed, self._options)
         if self._custom_run_id is not None:
             run["sys/custom_run_id"] = self._custom_run_id
         self._begin(run)
@@ -295,6 +298,17 @@ def _import_client() -> Any:
         import neptune.types
     logging.getLogger("neptune").setLevel(logging.WARNING)  # greetings; addresses are told by `location`
     return neptune
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Lets the client draw a suffix that no seed repeats, and leaves the run's own draws alone."""
+    state = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _offline_run(run_id: str, resumed: bool, options: dict[str, Any]) -> Run:
