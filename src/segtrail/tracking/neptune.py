@@ -264,7 +264,7 @@ class NeptuneLogger(Tracker, Logger):
         run = self.experiment
         if self.mode != "offline":
             return run.get_url()
-        return str(directories(self._run_id or "")[-1])
+        return str(Path(run._op_processor.data_path).resolve())
 
     @property
     def name(self) -> str | None:
