@@ -98,7 +98,7 @@ class NeptuneLogger(Tracker, Logger):
         if self._run is None:
             self._run = self._start()
             logger = weakref.ref(self)
-            # a fork copies the buffer of the log; emptied before, nothing can be written twice
+            # a fork copies the buffer of the log; emptied before, what this thread logged is written once
             os.register_at_fork(before=lambda: (this := logger()) and this.flush())
         return self._run
 
