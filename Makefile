@@ -34,6 +34,7 @@ lint: setup ## ruff, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/build_ui.py --check
 
 type: setup ## the type checker alone
 	$(BIN)/mypy

@@ -62,6 +62,7 @@ def test_runs_table(page: Page, site: Site) -> None:
     page.locator("#search").fill("nonsense >")
     expect(page.locator("#rail .error")).to_contain_text("no value")
     page.locator("#search").fill("")
+    expect(page.locator("#rail .error")).to_have_count(0)  # the rows alone do not tell: an error shows all
     expect(rows).to_have_count(3)
     page.locator("#group").select_option("parameters/model/_target_")
     expect(page.locator(".tabulator-group")).to_have_count(2)
@@ -85,6 +86,24 @@ def test_runs_table(page: Page, site: Site) -> None:
     text = download.value.path().read_text()
     assert "val/IoU/car#max" in text.splitlines()[0]
     assert len(text.splitlines()) == 4
+
+
+def test_an_open_tag_editor_survives_live_updates(page: Page, site: Site) -> None:
+    visit(page, site.url)
+    rows = page.locator("#runs-table .tabulator-row")
+    expect(rows).to_have_count(3)
+    page.get_by_label("Edit tags of poor").click()
+    editor = page.get_by_label("Tags, separated by commas")
+    editor.fill("half wri")
+    training_run(site.folder, "new", quality=0.8, seed=9, samples=1, created=1.77e9).close()
+    site.follower.poll()
+    expect(rows).to_have_count(4)  # the table goes on
+    expect(editor).to_be_focused()
+    page.keyboard.type("tten")
+    page.keyboard.press("Enter")
+    expect(page.locator("#runs-table .chip", has_text="half written")).to_be_visible()
+    expect(editor).to_have_count(0)
+    assert site.store.attribute(site.ids()["poor"], "sys/tags").value == ["half written"]
 
 
 def test_trash_and_restore(page: Page, site: Site) -> None:

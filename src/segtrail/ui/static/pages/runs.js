@@ -21,6 +21,7 @@ export async function mount(root, context) {
   root.append(toolbar, holder);
   const sparks = sparkLoader(context);
   /** @type {any} */ let grid = null;
+  /** @type {Promise<void>} */ let turn = Promise.resolve();
 
   /** Keys of the columns shown: from the view, or else the ones that differ between runs. @returns {string[]} */
   function columnKeys() {
@@ -121,32 +122,41 @@ export async function mount(root, context) {
     const row = cell.getData();
     const edit = h("button.link", { title: "Edit tags", "aria-label": `Edit tags of ${row.name}` }, row.tags.length ? "✎" : "+ tag");
     const node = h("span", {}, row.tags.map((/** @type {string} */ tag) => h("span.chip", {}, tag)), edit);
-    edit.onclick = () => {
-      const input = h("input", { type: "text", value: row.tags.join(", "), style: { width: "100%" }, "aria-label": "Tags, separated by commas" });
-      let done = false;
-      const save = async (/** @type {boolean} */ keep) => {
-        if (done) return;
-        done = true;
-        if (keep) {
-          const tags = input.value.split(",").map((/** @type {string} */ t) => t.trim()).filter(Boolean);
-          try {
-            await postJSON("tags", { run: row.id, tags });
-            await table.refresh([row.id]);
-          } catch (error) {
-            toast(/** @type {Error} */ (error).message);
-          }
-        }
-        await redraw();
-      };
-      input.onkeydown = (/** @type {KeyboardEvent} */ e) => { e.stopPropagation(); if (e.key === "Enter") void save(true); if (e.key === "Escape") void save(false); };
-      input.onblur = () => save(true);
-      fill(node, input);
-      input.focus();
-    };
+    edit.onclick = () => editTags(row, edit);
     return node;
   }
 
+  /** Opens the editor below its button, but outside of the table: rows may be drawn anew under it. @param {Row} row @param {HTMLElement} below */
+  function editTags(row, below) {
+    const input = h("input", { type: "text", value: row.tags.join(", "), "aria-label": "Tags, separated by commas" });
+    const place = below.getBoundingClientRect();
+    const box = h("div.pop.edit", { style: { left: `${Math.max(0, Math.min(place.left, innerWidth - 280))}px`, top: `${Math.min(place.bottom + 2, innerHeight - 80)}px` } },
+      h("span.muted", {}, `Tags of ${row.name}`), input);
+    let done = false;
+    const close = async (/** @type {boolean} */ keep) => {
+      if (done) return;
+      done = true;
+      box.remove();
+      const tags = input.value.split(",").map((/** @type {string} */ t) => t.trim()).filter(Boolean);
+      if (!keep || String(tags) === String(row.tags)) return;
+      try {
+        await postJSON("tags", { run: row.id, tags });
+        await table.refresh([row.id]);
+        await inTurn(redraw);
+      } catch (error) {
+        toast(/** @type {Error} */ (error).message);
+      }
+    };
+    input.onkeydown = (/** @type {KeyboardEvent} */ e) => { e.stopPropagation(); if (e.key === "Enter") void close(true); if (e.key === "Escape") void close(false); };
+    input.onblur = () => close(true);
+    root.append(box);
+    input.focus();
+  }
+
   // ---------------------------------------------------------------- grid
+
+  /** One change of the table after the other: two at a time would draw the same rows twice, or lose some. @param {() => Promise<void>} change */
+  const inTurn = (change) => (turn = turn.catch(() => undefined).then(change));
 
   function build() {
     const sort = state.get("sort") || (context.metric() ? `${context.metric()}#${context.direction()}` : "created");
@@ -193,7 +203,8 @@ export async function mount(root, context) {
   }
 
   async function rebuild() {
-    grid?.destroy();
+    if (!grid) return;
+    grid.destroy();
     await build();
   }
 
@@ -290,23 +301,25 @@ export async function mount(root, context) {
   await drawToolbar();
 
   return {
-    async update(keys) {
+    update: (keys) => inTurn(async () => {
+      if (!grid) return;
       if (keys.has("cols")) await table.need(columnKeys().map((key) => key.split("#")[0]).filter((path) => !path.startsWith("@")));
       if (["cols", "group", "all", "metric", "dir", "ref"].some((key) => keys.has(key))) await rebuild();
       else if (keys.has("q")) await redraw();
       else if (keys.has("runs")) for (const row of grid.getRows("visible")) row.reformat();
       if (!(keys.has("cols") && keys.size === 1)) await drawToolbar(); // the menu of columns stays open
       if (keys.has("trash") && state.get("trash") !== "1") await redraw(); // it could not measure itself while hidden
-    },
-    async live() {
-      // What somebody is writing in, or choosing from, is left alone until the next news.
-      if (document.activeElement?.closest(".tabulator-cell input")) return;
+    }),
+    live: () => inTurn(async () => {
+      while (holder.matches(":active")) await new Promise((resolve) => setTimeout(resolve, 50)); // a click needs its button
+      if (!grid) return;
       sparks.forget();
       await redraw();
       if (!toolbar.querySelector(".pop:not([hidden])")) await drawToolbar();
-    },
+    }),
     destroy() {
       grid?.destroy();
+      grid = null;
     },
   };
 }
