@@ -175,6 +175,9 @@ def _halve(config: DictConfig) -> None:
     factor = size // smaller
     config.loader.batch_size = smaller
     config.trainer.accumulate_grad_batches = accumulated * factor
+    for key in ("val_check_interval", "limit_train_batches"):  # a whole number counts batches
+        if isinstance(config.trainer.get(key), int):
+            config.trainer[key] *= factor
     log.warning(
         "out of memory: going on with loader.batch_size=%d and trainer.accumulate_grad_batches=%d "
         "(the optimizer still sees %d samples a step; batch statistics see %d)",
@@ -190,11 +193,20 @@ def _halve(config: DictConfig) -> None:
 
 
 def rescale(checkpoint: dict[str, Any], factor: int) -> None:
-    """Restates a checkpoint's place in the epoch for batches that are ``factor`` times smaller."""
-    loop = checkpoint["loops"]["fit_loop"]
+    """Restates a checkpoint's place in the epoch for batches that are ``factor`` times smaller.
+
+    The batch that did not fit is forgotten, or it would count as begun.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for part in ("total", "current"):
-        counts = loop["epoch_loop.batch_progress"][part]
-        loop["epoch_loop.batch_progress"][part] = {name: n * factor for name, n in counts.items()}
+        done = progress[part]["processed"] * factor
+        in_callbacks = progress[part]["processed"] - progress[part]["completed"]  # saved at a batch's end
+        progress[part] |= {
+            "ready": done,
+            "started": done,
+            "processed": done,
+            "completed": done - in_callbacks,
+        }
     for state in checkpoint.values():
         if isinstance(state, dict) and "batches_done" in state:
             state["batches_done"] *= factor

@@ -63,6 +63,10 @@ class SegmentationModule(pl.LightningModule):
         if hasattr(self.loss, "set_epoch"):
             self.loss.set_epoch(self.current_epoch, self.trainer.max_epochs or 0)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Lightning's x for validation points is a count of its own, one too far after a restart at a validation
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
     def total(self, terms: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Sums the terms of a training batch and logs them when it is time."""
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
