@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import time
+from multiprocessing import reduction
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from segtrail.callbacks.checkpoints import LastCheckpoint
+from segtrail.data.loader import Loader
 from segtrail.tracking import NeptuneLogger, names
 from segtrail.training.guards import DivergenceError, LossGuard, rescale, with_smaller_batches
 from tests.callbacks import toy
@@ -157,21 +160,48 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(tmp_path, caplog, m
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
-def test_a_dead_loader_worker_ends_the_run_with_one_clear_error(tmp_path):
-    class Killing(toy.Samples):
-        def __getitem__(self, index):
-            if index == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__getitem__(index)
+class Killed(toy.Samples):
+    """Its worker dies before the third batch, as when the kernel needs memory."""
 
-    loader = torch.utils.data.DataLoader(Killing(), 2, collate_fn=toy.collate, num_workers=1)
+    def __getitem__(self, index):
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+class KilledWhileHandingOver(toy.Samples):
+    """Its worker dies when the first batch is in the queue and its memory is asked for."""
+
+    def __getitem__(self, index):
+        reduction.send_handle = self.fail
+        return super().__getitem__(index)
+
+    @staticmethod
+    def fail(connection, *_):
+        connection.close()
+        time.sleep(0.3)  # the other side has read the end of file by then, from a worker that still lives
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("samples", "logged"), [(Killed, 1), (KilledWhileHandingOver, 0)])
+def test_a_dead_loader_worker_ends_the_run_with_one_clear_error(samples, logged):
+    loader = Loader(samples(), 2, collate_fn=toy.collate, num_workers=1)
     logger = NeptuneLogger()
     with pytest.raises(RuntimeError, match="DataLoader worker .*(killed by signal|exited unexpectedly)"):
         toy.trainer([], logger, num_sanity_val_steps=0).fit(toy.Module(), loader, toy.loader(2))
     log = Path(logger.location)
     assert values(log)[names.FAILED] is True
-    assert len(series(log, "train/loss")) >= 1
+    assert len(series(log, "train/loss")) >= logged
     logger.close()
+
+
+def test_an_error_of_the_data_is_not_taken_for_a_dead_worker():
+    class Missing(toy.Samples):
+        def __getitem__(self, index):
+            raise FileNotFoundError("no such image")
+
+    with pytest.raises(FileNotFoundError, match="no such image"):
+        list(Loader(Missing(), 2, collate_fn=toy.collate, num_workers=1))
 
 
 def test_bad_arguments():

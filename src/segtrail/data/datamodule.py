@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from segtrail.data.augmentation import Augmentation
+from segtrail.data.loader import Loader
 from segtrail.data.pipeline import AugmentedDataset, Collate, SampleSource, single_threaded_worker
 from segtrail.data.sampler import EpochSampler, EvaluationSampler
 from segtrail.data.types import DataError, DerivedTarget
@@ -121,7 +122,7 @@ class SegmentationDataModule(pl.LightningDataModule):
     ) -> DataLoader[dict[str, Any]]:
         samples = self._samples(dataset, transforms, training=isinstance(sampler, EpochSampler))
         workers = min(self.num_workers, len(sampler))
-        return DataLoader(
+        return Loader(
             samples,
             batch_size=batch_size,
             sampler=sampler,

@@ -64,7 +64,7 @@ class SegmentationModule(pl.LightningModule):
             self.loss.set_epoch(self.current_epoch, self.trainer.max_epochs or 0)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Lightning's x for validation points is a count of its own, one too far after a restart at a validation
+        # Lightning's x of validation points is a count of its own, one too far after a restart at one
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     def total(self, terms: Mapping[str, Tensor], batch_idx: int) -> Tensor:
