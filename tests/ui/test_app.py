@@ -45,6 +45,31 @@ def test_serves_a_folder_and_stops(tmp_path: Path) -> None:
     process.stdout.close()
 
 
+def test_reading_stops_between_batches_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segtrail.server.oplog.READ_BYTES", 10_000)
+    run = OfflineRun(tmp_path, "one")
+    for start in range(0, 2000, 20):
+        run.floats("train/loss", range(20), range(start, start + 20))
+    run.close()
+    store = Store.open(str(tmp_path / "store"))
+    follower = Follower(store, [tmp_path])
+    ingest = store.ingest
+
+    def once(*batch):
+        follower.stop()
+        return ingest(*batch)
+
+    monkeypatch.setattr(store, "ingest", once)
+    count = follower.poll()
+    assert 0 < count < run.version
+    assert follower.poll() == 0
+    monkeypatch.undo()
+    assert Follower(store, [tmp_path]).poll() == run.version - count
+    (found,) = store.runs().runs
+    assert store.attribute(found["id"], "train/loss").count == 2000
+    store.close()
+
+
 def test_says_in_one_line_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

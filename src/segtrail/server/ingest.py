@@ -9,6 +9,7 @@ import glob
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,7 +81,12 @@ class Follower:
         self.project = project or os.environ.get("NEPTUNE_PROJECT") or DEFAULT_PROJECT
         self.quiet = quiet
         self.problems: list[str] = []
+        self.stopping = threading.Event()
         self._logs: dict[Path, OpLog] = {}
+
+    def stop(self) -> None:
+        """Makes :meth:`poll` return after the batch it is at; what is left is taken by a later one."""
+        self.stopping.set()
 
     def poll(self) -> int:
         """Takes all that is new. Returns the number of new operations.
@@ -90,6 +96,8 @@ class Follower:
         count = 0
         for path in self.paths:
             for directory in find_logs(path):
+                if self.stopping.is_set():
+                    return count
                 try:
                     count += self._follow(directory)
                 except (OSError, OperationError) as error:
@@ -109,7 +117,7 @@ class Follower:
                 return 0
         count = 0
         try:
-            while (records := oplog.read()) is not None:
+            while not self.stopping.is_set() and (records := oplog.read()) is not None:
                 count += self._ingest(oplog, records)
         except BaseException:
             self._logs.pop(directory, None)  # what was read but not stored is read again

@@ -52,12 +52,11 @@ def create_app(
         if follower is None:
             yield
             return
-        stop = threading.Event()
-        thread = threading.Thread(target=_follow, args=(follower, stop, app.state.read_once), daemon=True)
+        thread = threading.Thread(target=_follow, args=(follower, app.state.read_once), daemon=True)
         thread.start()
         yield
-        stop.set()
-        thread.join(timeout=10)
+        follower.stop()
+        thread.join(timeout=1)  # a batch that is cut off was not stored, and is read again by the next start
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.state.read_once = threading.Event()  # set when the follower has been through its folders once
@@ -66,13 +65,13 @@ def create_app(
     return app
 
 
-def _follow(follower: Follower, stop: threading.Event, read_once: threading.Event) -> None:
-    while not stop.is_set():
+def _follow(follower: Follower, read_once: threading.Event) -> None:
+    while not follower.stopping.is_set():
         started = time.perf_counter()
         follower.poll()
         read_once.set()
         # A folder on a slow file system is not asked again and again.
-        stop.wait(max(POLL_SECONDS, 4 * (time.perf_counter() - started)))
+        follower.stopping.wait(max(POLL_SECONDS, 4 * (time.perf_counter() - started)))
 
 
 def _open_browser(app: FastAPI, follower: Follower | None, url: str) -> None:
@@ -153,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     app = create_app(store, follower, hosts)
     if not arguments.no_browser:
         threading.Thread(target=_open_browser, args=(app, follower, url), daemon=True).start()
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
     store.close()
