@@ -34,6 +34,16 @@ def test_slurm_configuration_in_submitits_local_mode(tmp_path):
     assert widths(tmp_path) == [4, 8]
 
 
+def test_ray_configuration_on_a_local_cluster(tmp_path):
+    cluster = ["hydra.launcher.init.num_cpus=2", "hydra.launcher.remote.num_cpus=1"]
+    sweep = ["sweep=grid", "hydra.sweeper.parallel=2", "model.width=choice(4,7)"]  # its norm has two groups
+    train(tmp_path, "launcher=ray", *cluster, *sweep)
+    (file,) = tmp_path.glob("outputs/*/*/trials.json")
+    states = {trial["values"]["model.width"]: trial["state"] for trial in json.loads(file.read_text())}
+    assert states == {"4": "complete", "7": "fail"}
+    assert len(list(tmp_path.glob("outputs/*/*/*/checkpoints/last.ckpt"))) == 1
+
+
 def test_joblib_runs_optuna_trials_side_by_side(tmp_path):
     sweep = ["sweep=random", "launcher=joblib", "hydra.sweeper.parallel=2", "hydra.sweeper.trials=2"]
     train(tmp_path, *sweep, "model.width=choice(4,8)")
@@ -43,7 +53,8 @@ def test_joblib_runs_optuna_trials_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "class_name"), [("slurm", "SlurmLauncher"), ("joblib", "JoblibLauncher")]
+    ("launcher", "class_name"),
+    [("slurm", "SlurmLauncher"), ("joblib", "JoblibLauncher"), ("ray", "RayLauncher")],
 )
 def test_launcher_configs_compose(launcher, class_name):
     import hydra
