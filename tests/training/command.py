@@ -52,6 +52,17 @@ def start(folder, *arguments, verb="train", **environment):
     return process
 
 
+def seconds_of(folder, *arguments, after=".neptune/offline/*"):
+    """Runs a command undisturbed; seconds from the first file like ``after`` to its end."""
+    process = start(folder, *arguments)
+    while process.is_alive() and not list(folder.glob(after)):
+        time.sleep(0.01)
+    begin = time.monotonic()
+    process.join()
+    assert process.exitcode == 0, output(folder)
+    return time.monotonic() - begin
+
+
 def run(folder, *arguments, kill=None, after=".neptune/offline/*", timeout=240, **options):
     """Exit status of a command; ``kill`` is (signal, seconds after another file like ``after`` appears)."""
     process = start(folder, *arguments, **options)
@@ -99,4 +110,4 @@ def same_weights(first, second):
     )
 
 
-__all__ = ["SMALL", "checkpoint", "output", "run", "same_weights", "signal", "start", "tracked"]
+__all__ = ["SMALL", "checkpoint", "output", "run", "same_weights", "seconds_of", "signal", "start", "tracked"]

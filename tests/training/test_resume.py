@@ -7,32 +7,54 @@ import pytest
 import torch
 
 from segtrail.training.resume import ResumeError, find_run
-from tests.training.command import SMALL, checkpoint, output, run, same_weights, tracked
+from tests.training.command import SMALL, checkpoint, output, run, same_weights, seconds_of, tracked
 
 OFTEN = [*SMALL, "callbacks.last_checkpoint.every_n_steps=2"]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that nobody disturbs."""
+def undisturbed(tmp_path_factory):
+    """The folder of a run that nobody disturbs, and the seconds that it took once it was tracked."""
     folder = tmp_path_factory.mktemp("whole")
-    assert run(folder, *OFTEN) == 0, output(folder)
-    return folder
+    return folder, seconds_of(folder, *OFTEN)
+
+
+@pytest.fixture(scope="module")
+def whole(undisturbed):
+    return undisturbed[0]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_killed_at_a_random_instant(whole, tmp_path, seed):
+def test_killed_at_a_random_instant(undisturbed, tmp_path, seed):
+    whole, seconds = undisturbed
     rng = random.Random(seed)
-    code = run(tmp_path, *OFTEN, kill=(signal.SIGKILL, rng.uniform(0, 1.2)))
-    assert code in (0, -signal.SIGKILL), output(tmp_path)
-    if code and seed % 4 == 0:  # and once more
-        run(tmp_path, "resume=last", kill=(signal.SIGKILL, rng.uniform(0, 0.6)))
-    assert run(tmp_path, "resume=last") == 0, output(tmp_path)
-    assert same_weights(checkpoint(whole), checkpoint(tmp_path))
-    assert same_weights(checkpoint(whole, "best"), checkpoint(tmp_path, "best"))
-    assert tracked(tmp_path) == tracked(whole)
-    assert len(list(tmp_path.glob("outputs/*/*"))) == 1
-    logs = list(tmp_path.glob(".neptune/offline/*"))
+    instant = rng.uniform(0, seconds)
+    folder = tmp_path / "0"
+    while run(folder, *OFTEN, kill=(signal.SIGKILL, instant)) == 0:  # it was faster than the other run
+        instant *= 0.8
+        folder = folder.with_name(str(int(folder.name) + 1))
+    if seed % 4 == 0:  # and once more
+        run(folder, "resume=last", kill=(signal.SIGKILL, rng.uniform(0, seconds / 2)))
+    went_on_as_if_nothing_had_happened(whole, folder)
+
+
+@pytest.mark.parametrize(
+    ("phase", "count"),
+    [("training", 9), ("step", 9), ("validation", 2), ("checkpoint", 2), ("checkpoint", 4), ("tracking", 60)],
+)
+def test_killed_in_the_middle_of(whole, tmp_path, phase, count):
+    fault = f"+callbacks.fault={{_target_: tests.training.tiny.KillOnce, phase: {phase}, count: {count}}}"
+    assert run(tmp_path, *OFTEN, fault) == -signal.SIGKILL, output(tmp_path)
+    went_on_as_if_nothing_had_happened(whole, tmp_path)
+
+
+def went_on_as_if_nothing_had_happened(whole, folder):
+    assert run(folder, "resume=last") == 0, output(folder)
+    assert same_weights(checkpoint(whole), checkpoint(folder))
+    assert same_weights(checkpoint(whole, "best"), checkpoint(folder, "best"))
+    assert tracked(folder) == tracked(whole)
+    assert len(list(folder.glob("outputs/*/*"))) == 1
+    logs = list(folder.glob(".neptune/offline/*"))
     assert len({log.name.split("__")[1] for log in logs}) == 1
 
 
