@@ -11,10 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 import uvicorn
 
 from segtrail.server.app import create_app
 from segtrail.server.auth import Auth, api_token
+from segtrail.server.schema import metadata
 from segtrail.server.store import Store
 from tests.server.postgres import cluster
 
@@ -70,6 +72,15 @@ def lite(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(str(tmp_path / "lite"))
     yield store
     store.close()
+
+
+def dump(store: Store) -> dict[str, list[Any]]:
+    """Returns all rows of all tables."""
+    with store.read() as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(sa.select(table))))
+            for table in metadata.sorted_tables
+        }
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -40,9 +41,13 @@ def open_source(call: Call) -> Any:
     names = {key: text(wanted.get(key), key, 512) for key in ("directory", "origin", "project")}
     custom_id = None if wanted.get("custom_id") is None else text(wanted["custom_id"], "custom_id", 256)
     created, version = (_number(wanted.get(key), key) for key in ("created", "version"))
+    if not re.fullmatch(r"[\w.-]{1,36}", names["origin"], re.ASCII):
+        raise BadRequestError(f"origin must be the id of a run, got {names['origin']!r:.80}")
     call.auth.require(call.caller, names["project"], "contributor")
+    known = call.store.run_of(names["origin"])
+    if known is not None:
+        call.container("contributor", known)
     run_id = call.store.open_source(**names, custom_id=custom_id, created=created, version=version)
-    call.container("contributor", run_id)
     return {"run": run_id}
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from segtrail.server import schema
 from segtrail.server.blobs import Blobs
 from segtrail.server.schema import containers, counters, paths, projects
+from segtrail.server.series import PointCache
 
 
 class NotFoundError(KeyError):
@@ -48,6 +49,7 @@ class Database:
         self.engine = engine
         self.blobs = blobs
         self._path_ids: dict[str, int] = {}
+        self._series = PointCache()
         # SQLite has one writer: waiting here is fair, waiting in the database is polling.
         self._writer = threading.Lock() if engine.dialect.name == "sqlite" else contextlib.nullcontext()
 

@@ -175,12 +175,21 @@ class Reader(Database):
         found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         with self.read() as connection:
             number = self.resolve(connection)(path)
-            query = sa.select(containers.c.id, containers.c.pk, containers.c.created)
+            query = sa.select(containers.c.id, containers.c.pk, containers.c.created, containers.c.change)
             for row in connection.execute(query.where(containers.c.id.in_(list(run_ids)))).all():
-                limits = (start, stop) if x == "step" else (None, None)
-                steps, values, times = rows.load_points(
-                    connection, row.pk, number or 0, "floatSeries", *limits, times=x != "step"
-                )
+                key, times = (row.pk, number or 0), None
+                known = self._series.get(key, row.change) if x == "step" else None
+                if known is not None:
+                    first = 0 if start is None else int(np.searchsorted(known[0], start))
+                    last = None if stop is None else int(np.searchsorted(known[0], stop, side="right"))
+                    steps, values = known[0][first:last], known[1][first:last]
+                else:
+                    limits = (start, stop) if x == "step" else (None, None)
+                    steps, values, times = rows.load_points(
+                        connection, *key, "floatSeries", *limits, times=x != "step"
+                    )
+                    if limits == (None, None) and x == "step":
+                        self._series.put(key, row.change, steps, values)
                 if times is not None:
                     # Clocks may go backwards; buckets need an ascending x.
                     steps = np.maximum.accumulate(times).astype(np.float64)

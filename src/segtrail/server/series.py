@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,9 @@ import numpy as np
 TAIL = 32
 LARGE = 8192
 LARGE_BYTES = 1 << 18
+
+# What a series in memory costs beside its points, in points.
+_ENTRY = 64
 
 _RAW, _REGULAR = b"\x00", b"\x01"
 
@@ -58,6 +63,41 @@ def join_values(type: str, parts: Iterable[bytes]) -> Any:
     if type == "floatSeries":
         return np.concatenate(unpacked) if unpacked else np.empty(0)
     return [value for values in unpacked for value in values]
+
+
+class PointCache:
+    """Whole series in memory, the least recently used dropped first: zooming cuts the same points anew.
+
+    Args:
+        limit: at most so many points in all, 16 bytes each.
+    """
+
+    def __init__(self, limit: int = 8 << 20) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[tuple[int, int], tuple[int, np.ndarray, np.ndarray]] = OrderedDict()
+        self._points = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int], change: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Steps and values of container and path as of `change`; None where they are not at hand."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None or found[0] != change:
+                return None
+            self._kept.move_to_end(key)
+            return found[1:]
+
+    def put(self, key: tuple[int, int], change: int, steps: np.ndarray, values: np.ndarray) -> None:
+        """Keeps a series, unless it alone is over the limit."""
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self._points -= len(old[1]) + _ENTRY if old else 0
+            if len(steps) + _ENTRY > self.limit:
+                return
+            self._kept[key] = change, steps, values
+            self._points += len(steps) + _ENTRY
+            while self._points > self.limit:
+                self._points -= len(self._kept.popitem(last=False)[1][1]) + _ENTRY
 
 
 @dataclass(frozen=True)

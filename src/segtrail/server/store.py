@@ -297,6 +297,13 @@ class Store(Transfers):
             row = connection.execute(query.where(sources.c.directory == directory)).first()
         return None if row is None else (row.id or "", row.version, row.position)
 
+    def run_of(self, origin: str) -> str | None:
+        """Returns the id of the run that directories with this container id belong to, or None."""
+        same = sa.select(containers.c.id).join(sources, sources.c.container == containers.c.pk)
+        with self.read() as connection:
+            run_id = connection.scalar(same.where(sources.c.origin == origin).limit(1))
+        return run_id if run_id is not None or not self.has_run(origin) else origin
+
     def open_source(
         self, directory: str, origin: str, project: str, custom_id: str | None, created: int, version: int
     ) -> str:
@@ -310,11 +317,7 @@ class Store(Transfers):
             created: epoch milliseconds.
             version: up to which the records are stored already.
         """
-        same = sa.select(containers.c.id).join(sources, sources.c.container == containers.c.pk)
-        with self.read() as connection:
-            run_id = connection.scalar(same.where(sources.c.origin == origin).limit(1))
-        if run_id is None and self.has_run(origin):
-            run_id = origin
+        run_id = self.run_of(origin)
         if run_id is None:
             self.ensure_project(project)
             run_id = self.create_run(project, custom_id=custom_id, run_id=origin, created=created)
