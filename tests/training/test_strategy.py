@@ -35,6 +35,30 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     assert len(list(two.glob("outputs/*/*/config.yaml"))) == 1
 
 
+MASK_RCNN = [
+    *(s for s in SMALL if not s.startswith(("model=", "callbacks.", "dataset.", "trainer.enable"))),
+    "model=mask_rcnn_light", "model.min_size=32", "model.max_size=48", "model.box_features=16",
+    "model.backbone.out_channels=8", "model.mask_channels=8", "dataset.num_samples=4", "dataset.size=32",
+    "callbacks=none", "tracker=none", "trainer.enable_progress_bar=false", "trainer.max_epochs=1",
+    "test_after_fit=false", "augmentation=none", "optimizer=sgd", "loader.aspect_ratio_groups=1",
+    "model.backbone.norm=group",  # statistics of a batch would be those of a rank
+    # every image fills its quota of samples, so that the means of the ranks are those of the whole batch
+    "model.rpn_batch_size_per_image=16", "model.box_batch_size_per_image=8",
+    "model.box_positive_fraction=0.125",
+]  # fmt: skip
+
+
+def test_two_processes_train_mask_rcnn_as_one(tmp_path):
+    keep = "+callbacks.keep={_target_: tests.training.tiny.KeepGradients}"  # and draws no samples by chance
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(one, *MASK_RCNN, keep, "loader.batch_size=2") == 0, output(one)
+    assert run(two, *MASK_RCNN, keep, "trainer=ddp_cpu", "loader.batch_size=1") == 0, output(two)
+    first, second = (torch.load(folder / "gradients.pt", weights_only=True) for folder in (one, two))
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        assert torch.allclose(gradient, second[name], rtol=1e-5, atol=1e-6), name
+
+
 def test_a_multirun_gives_all_ranks_of_a_trial_the_same_values(tmp_path):
     space = ["optimizer.lr=0.1,0.01", "model.width=4,8", "trainer.max_epochs=1", "test_after_fit=false"]
     assert run(tmp_path, "-m", *EXACT, *TWO, *space) == 0, output(tmp_path)

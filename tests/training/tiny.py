@@ -42,6 +42,18 @@ class Fail(pl.Callback):
             raise RuntimeError("injected fault")
 
 
+class KeepGradients(pl.Callback):
+    """Writes the gradients of the first step, for which each sampler takes the first candidates."""
+
+    def setup(self, trainer, pl_module, stage):
+        torch.randperm = lambda n, device=None, **_: torch.arange(n, device=device)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            named = pl_module.named_parameters()
+            torch.save({name: p.grad for name, p in named if p.grad is not None}, "gradients.pt")
+
+
 class KillOnce(pl.Callback):
     """Kills its process at a moment of the chosen kind, and never again in this folder."""
 
