@@ -170,7 +170,12 @@ def log_mlflow(folder: Path) -> None:
                 metrics=metrics[first : first + 1000],
                 params=params if first == 0 else [],
             )
-        for sample in range(SAMPLES if run < 4 else 0):
+        client.set_terminated(created.info.run_id)
+    # Its page of charts puts images below those of metrics: in an experiment of their own they come first.
+    experiment = client.create_experiment("samples", artifact_location=str(folder / "artifacts"))
+    for run in range(4):
+        created = client.create_run(experiment, run_name=f"run {run:04d}")
+        for sample in range(SAMPLES):
             for step in range(STEPS):
                 client.log_image(
                     created.info.run_id,
@@ -243,30 +248,38 @@ def cpu_of(root: psutil.Process) -> float:
     return total
 
 
-def load(playwright, root: psutil.Process, url: str, ready: Callable[[Page], None]) -> tuple[float, float]:
-    """Wall seconds and CPU-seconds (browser and server) of one page in a fresh browser."""
-    before_children = {child.pid for child in psutil.Process().children(recursive=True)}
-    served = cpu_of(root)
+@contextlib.contextmanager
+def chromium(playwright) -> Iterator[tuple[Page, Callable[[], float]]]:
+    """A page of a fresh browser, and what tells the CPU-seconds of that browser's processes."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     page = browser.new_page(viewport={"width": 1500, "height": 950})
     page.set_default_timeout(60_000)
-    started = time.perf_counter()
-    page.goto(url, wait_until="commit")
-    ready(page)
-    wall = time.perf_counter() - started
-    new = [
-        c
-        for c in psutil.Process().children(recursive=True)
-        if c.pid not in before_children and "chrom" in c.name()
-    ]
-    cpu = 0.0
-    for process in new:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            cpu += times.user + times.system
-    cpu += cpu_of(root) - served
-    browser.close()
-    return wall, cpu
+
+    def cpu() -> float:
+        total = 0.0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.pid not in before and "chrom" in process.name():
+                    times = process.cpu_times()
+                    total += times.user + times.system
+        return total
+
+    try:
+        yield page, cpu
+    finally:
+        browser.close()
+
+
+def load(playwright, root: psutil.Process, url: str, ready: Callable[[Page], None]) -> tuple[float, float]:
+    """Wall seconds and CPU-seconds (browser and server) of one page in a fresh browser."""
+    served = cpu_of(root)
+    with chromium(playwright) as (page, browser_cpu):
+        started = time.perf_counter()
+        page.goto(url, wait_until="commit")
+        ready(page)
+        wall = time.perf_counter() - started
+        return wall, browser_cpu() + cpu_of(root) - served
 
 
 def table_ready(page: Page) -> None:
@@ -284,19 +297,31 @@ def samples_ready(page: Page) -> None:
     page.wait_for_selector(".cell .score span")
 
 
+def image_ready(page: Page) -> None:
+    """Until the first image of MLflow's charts is loaded."""
+    page.wait_for_function(
+        "[...document.querySelectorAll('img[src*=\"get-artifact\"]')].some((image) => image.naturalWidth)"
+    )
+
+
 def in_page(
-    playwright, url: str, ready: Callable[[Page], None], act: Callable[[Page], float], repeats: int
-) -> float:
-    """Median milliseconds of an action, repeated in one page after a warm-up."""
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-    page = browser.new_page(viewport={"width": 1500, "height": 950})
-    page.goto(url)
-    ready(page)
-    page.wait_for_timeout(500)
-    act(page)
-    times = [act(page) for _ in range(max(repeats, 3))]
-    browser.close()
-    return statistics.median(times)
+    playwright,
+    root: psutil.Process,
+    url: str,
+    ready: Callable[[Page], None],
+    act: Callable[[Page], float],
+    repeats: int,
+) -> tuple[float, float]:
+    """An action repeated in one page after a warm-up: median milliseconds, mean CPU-seconds of everything."""
+    with chromium(playwright) as (page, browser_cpu):
+        page.goto(url)
+        ready(page)
+        page.wait_for_timeout(500)
+        act(page)
+        before = browser_cpu() + cpu_of(root)
+        times = [act(page) for _ in range(max(repeats, 3))]
+        cpu = browser_cpu() + cpu_of(root) - before
+    return statistics.median(times), cpu / len(times)
 
 
 def drag_zoom(page: Page) -> float:
@@ -431,6 +456,10 @@ def main() -> int:
                     ours(page="samples", runs=",".join(ids["short"][:4])),
                     samples_ready,
                 ),
+                f"mlflow, {SAMPLES} images × 4 runs": (
+                    urls["mlflow"] + "#/experiments/2/runs?compareRunsMode=CHART",
+                    image_ready,
+                ),
                 f"tensorboard, {SAMPLES} images × 4 runs": (
                     urls["tensorboard"] + "#images",
                     lambda p: p.locator(
@@ -445,7 +474,7 @@ def main() -> int:
                 for _ in range(scale.repeats)
             ]
             print(f"an empty page: {statistics.median(empty):.2f} CPU-s, included below")
-            print(f"{'page':<8} {'':<48} {'wall s':>8} {'CPU-s':>8}")
+            print(f"{'page':<8} {'':<62} {'wall s':>8} {'CPU-s':>8}")
             for title, tools in pages.items():
                 measured: dict[str, list[tuple[float, float]]] = {label: [] for label in tools}
                 for _ in range(scale.repeats):
@@ -460,14 +489,31 @@ def main() -> int:
                 for label, values in measured.items():
                     if values:
                         wall, cpu = (statistics.median(v[i] for v in values) for i in (0, 1))
-                        print(f"{title:<8} {label:<48} {wall:>8.2f} {cpu:>8.2f}", flush=True)
-            for count in (10, len(long_runs)):
-                url = ours(page="charts", find="train/loss", runs=",".join(long_runs[:count]))
-                milliseconds = in_page(playwright, url, charts_ready, drag_zoom, scale.repeats)
-                print(f"zoom, {count} runs × {scale.points:,} points: {milliseconds:.0f} ms", flush=True)
+                        print(f"{title:<8} {label:<62} {wall:>8.2f} {cpu:>8.2f}", flush=True)
+            print(f"{'action':<8} {'in an open page':<62} {'ms':>8} {'CPU-s':>8}")
+            actions: list[tuple[str, str, str, Callable[[Page], None], Callable[[Page], float]]] = [
+                (
+                    "zoom",
+                    f"segtrail, {count} runs × {scale.points:,} points (CPU: there and back)",
+                    ours(page="charts", find="train/loss", runs=",".join(long_runs[:count])),
+                    charts_ready,
+                    drag_zoom,
+                )
+                for count in (10, len(long_runs))
+            ]
             url = ours(page="samples", runs=",".join(ids["short"][:4]), mode="step", at=3)
-            milliseconds = in_page(playwright, url, samples_ready, slide, scale.repeats)
-            print(f"slider, warm, {SAMPLES} × 4 cells: {milliseconds:.0f} ms")
+            actions.append(
+                (
+                    "slider",
+                    f"segtrail, {SAMPLES} × 4 cells, warm (CPU: four steps)",
+                    url,
+                    samples_ready,
+                    slide,
+                )
+            )
+            for title, label, url, ready, act in actions:
+                ms, cpu = in_page(playwright, roots["segtrail"], url, ready, act, scale.repeats)
+                print(f"{title:<8} {label:<62} {ms:>8.0f} {cpu:>8.2f}", flush=True)
     return 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from segtrail.server.ingest import Follower
+from segtrail.server.series import PointCache
 from segtrail.server.store import Store
 from segtrail.tracking import names
 from segtrail.tracking.histogram import Histogram, encode_histograms
@@ -284,3 +285,37 @@ def test_report_is_one_file_and_escapes_what_runs_say(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="there is no run nothing"):
         find_run(api.store, "nothing")
     api.store.close()
+
+
+def test_zooming_sees_points_logged_since_the_curve_was_read(tmp_path: Path) -> None:
+    run = OfflineRun(tmp_path, "grows")
+    run.floats("train/loss", range(3000))
+    run._file.flush()
+    api = Api(tmp_path)
+    body = {"runs": [api.ids["grows"]], "path": "train/loss", "buckets": 100}
+    zoom = {**body, "start": 2990, "stop": 3010}
+    cold = api.post("series", zoom)["x"].tolist()
+    assert api.post("series", body)["low"][0] == 0
+    assert api.post("series", zoom)["x"].tolist() == cold == list(range(2990, 3000))
+    run.floats("train/loss", range(3000, 3100), range(3000, 3100))
+    run.close()
+    api.read()
+    assert api.post("series", zoom)["mean"].tolist() == list(range(2990, 3011))
+    assert api.post("series", body)["high"].max() == 3099
+    assert api.post("series", zoom)["mean"].tolist() == list(range(2990, 3011))
+    api.store.close()
+
+
+def test_series_in_memory_stay_below_their_limit() -> None:
+    cache = PointCache(limit=1000)
+    points = np.arange(400.0)
+    for path in (1, 2):
+        cache.put((1, path), 7, points, points)
+    assert cache.get((1, 1), 7) is not None
+    cache.put((1, 3), 7, points, points)
+    assert cache.get((1, 2), 7) is None, "the one that was not used goes"
+    assert cache.get((1, 1), 7) is not None
+    assert cache.get((1, 1), 8) is None, "the run has changed"
+    cache.put((1, 4), 7, np.arange(1000.0), np.arange(1000.0))
+    assert cache.get((1, 4), 7) is None
+    assert cache.get((1, 3), 7) is not None
