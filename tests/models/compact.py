@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from segtrail.losses.base import Loss
 from segtrail.models.base import Output, SegmentationModel
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -58,10 +61,22 @@ def locate(target: str) -> Any:
 
 def configured(group: str, name: str, **overrides: Any) -> Any:
     """Builds what conf/<group>/<name>.yaml describes."""
-    config = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-    known = {"${num_classes}": NUM_CLASSES, "${ignore_index}": VOID}
-    config = {k: known.get(v, v) if isinstance(v, str) else v for k, v in config.items()} | overrides
-    return locate(config.pop("_target_"))(**config)
+    config = OmegaConf.create({"num_classes": NUM_CLASSES, "ignore_index": VOID})
+    config[group] = OmegaConf.merge(OmegaConf.load(CONF / group / f"{name}.yaml"), overrides)
+    return instantiate(config[group], _convert_="all")
+
+
+def losses() -> tuple[str, ...]:
+    """Names of the YAML files of the semantic losses."""
+    return tuple(sorted(file.stem for file in (CONF / "loss").glob("*.yaml")))
+
+
+def configured_loss(name: str, target: torch.Tensor) -> Loss:
+    """Builds conf/loss/<name>.yaml for a training split that is the one batch of ``target``."""
+    loss = configured("loss", name)
+    if loss.class_counts_wanted:
+        loss.set_class_counts(torch.bincount(target[target != VOID], minlength=NUM_CLASSES).double())
+    return loss
 
 
 def compact(name: str, variant: int = 0, **overrides: Any) -> SegmentationModel:

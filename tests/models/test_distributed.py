@@ -15,8 +15,8 @@ def _train(rank: int, store: str, names: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     loss = configured("loss", "cross_entropy")
-    for name in names:
-        model = compact(name).train()
+    for name, variant in ((name, variant) for name in names for variant in (0, 1)):
+        model = compact(name, variant).train()
         ddp = torch.nn.parallel.DistributedDataParallel(model)
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
         target = blobs(2, 32, 32)
@@ -29,7 +29,7 @@ def _train(rank: int, store: str, names: tuple[str, ...]) -> None:
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
         other = weights.clone()
         dist.broadcast(other, src=0)
-        assert torch.equal(weights, other), f"{name}: the processes' weights differ"
+        assert torch.equal(weights, other), f"{name} {variant}: the processes' weights differ"
     dist.destroy_process_group()
 
 
