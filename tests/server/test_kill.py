@@ -48,12 +48,11 @@ def our_sync() -> None:
 
 @pytest.mark.parametrize("sync", [neptune_sync, our_sync])
 def test_a_client_killed_at_a_random_point_and_synced(
-    sync: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sync: Callable[[], None], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten deaths for each way to sync; what was acknowledged is in the store, once and in order."""
     folder = tmp_path / "work"
     folder.mkdir()
-    store = Store.open(str(tmp_path / "store"))
     chance = random.Random(sync.__name__)
     with Server(store) as server:
         token = server.token()
@@ -82,21 +81,23 @@ def test_a_client_killed_at_a_random_point_and_synced(
         assert values == list(range(len(values)))
         assert texts == [f"line {i}" for i in range(len(texts))]
         assert min(len(values), len(texts)) >= acknowledged
-    store.close()
 
 
-def test_the_server_killed_at_random_points_under_four_writers(tmp_path: Path) -> None:
+def test_the_server_killed_at_random_points_under_four_writers(
+    open_store: Callable[[], Store], database_url: str, tmp_path: Path
+) -> None:
     """Twenty deaths; after the last start the clients catch up by themselves."""
     folder = tmp_path / "work"
     folder.mkdir()
     data = str(tmp_path / "store")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    store = Store.open(data)
+    store = open_store()
     key = Auth(store, required=True).create_token("writer", "owner")[1]
     store.close()
     token = api_token(f"http://127.0.0.1:{port}", key)
-    arguments = ["--data", data, "--port", str(port), "--require-token", "--log-level", "error"]
+    arguments = ["--data", data, "--database", database_url, "--port", str(port)]
+    arguments += ["--require-token", "--log-level", "error"]
     chance = random.Random(3)
     server = spawn(serve, arguments)
     wait_for_port(port, server)
@@ -116,7 +117,7 @@ def test_the_server_killed_at_random_points_under_four_writers(tmp_path: Path) -
         assert writer.exitcode == 0
     server.kill()
     server.join()
-    store = Store.open(data)
+    store = open_store()
     (run,) = store.runs("ws/killed", columns=[]).runs
     together = store.series(run["id"], "together")[1]
     for name in names:
@@ -126,7 +127,6 @@ def test_the_server_killed_at_random_points_under_four_writers(tmp_path: Path) -
         expected = [f"{name} {i}" for i in range(count)]
         assert store.series(run["id"], f"{name}/text")[1] == expected
         assert [text for text in together if text.startswith(f"{name} ")] == expected
-    store.close()
 
 
 def wait_for(path: Path, process: BaseProcess) -> None:
