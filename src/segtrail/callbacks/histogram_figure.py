@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from segtrail.tracking.histogram import Histogram
 
 MOST_ROWS = 48
 _COLUMNS = 121
+# pixels
+_ROW = 17
+_TOP, _BOTTOM = 44, 48
+_DENSITY = (250, 250 + 4 * _COLUMNS)  # left and right side of the distributions
+_BARS = (_DENSITY[1] + 34, _DENSITY[1] + 174)  # and of the magnitudes
+_WIDTH = _BARS[1] + 26
+_INK, _FAINT, _BAR = (38, 38, 38), (221, 221, 221), (181, 54, 122)
 
 
 def draw_histograms(histograms: Mapping[str, Histogram], title: str) -> np.ndarray:
@@ -25,49 +34,58 @@ def draw_histograms(histograms: Mapping[str, Histogram], title: str) -> np.ndarr
     Returns:
         (H, W, 3) uint8.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layers = [(name, h) for name, h in histograms.items() if h.counts.any()]
     if len(layers) > MOST_ROWS:  # evenly thinned, first and last kept
         layers = [layers[i] for i in np.linspace(0, len(layers) - 1, MOST_ROWS).round().astype(int)]
     if not layers:
         layers = [("no finite values", Histogram(np.ones(1), -1.0, 1.0))]
-    rows = len(layers)
-    density = np.stack([_resample(h) for _, h in layers])
-    extent = [max(abs(h.low), abs(h.high)) for _, h in layers]
-
-    height = 1.3 + 0.17 * rows  # inches
-    figure = Figure(figsize=(9, height), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    bottom, top = 0.55 / height, 1 - 0.5 / height
-    left = figure.add_axes((0.27, bottom, 0.54, top - bottom))
-    right = figure.add_axes((0.845, bottom, 0.135, top - bottom))
-    left.imshow(
-        density, aspect="auto", cmap="magma", vmin=0, vmax=1, interpolation="nearest", extent=(-1, 1, rows, 0)
+    bottom = _TOP + _ROW * len(layers)
+    canvas = np.full((bottom + _BOTTOM, _WIDTH, 3), 255, np.uint8)
+    canvas[_TOP:bottom, slice(*_DENSITY)] = _density([h for _, h in layers])
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    small, normal = ImageFont.load_default(11), ImageFont.load_default(13)
+    draw.text((sum(_DENSITY) / 2, _TOP / 2), title, _INK, ImageFont.load_default(15), anchor="mm")
+    for row, (name, _) in enumerate(layers):
+        draw.text((_DENSITY[0] - 8, _TOP + _ROW * (row + 0.5)), _short(name), _INK, small, anchor="rm")
+    for value in (-1, -0.5, 0, 0.5, 1):
+        x = _DENSITY[0] + (value + 1) / 2 * (_DENSITY[1] - _DENSITY[0])
+        draw.line((x, bottom, x, bottom + 4), _INK)
+        draw.text((x, bottom + 13), f"{value:g}", _INK, small, anchor="mm")
+    draw.text(
+        (sum(_DENSITY) / 2, bottom + 33), "value / largest magnitude of the layer", _INK, normal, anchor="mm"
     )
-    left.axvline(0, color="white", linewidth=0.6, alpha=0.5)
-    left.set_xticks([-1, -0.5, 0, 0.5, 1])
-    left.set_xlabel("value / largest magnitude of the layer", fontsize=8)
-    for row, (name, _) in enumerate(layers):  # text is drawn several times faster than axis ticks
-        left.text(-1.02, row + 0.5, _short(name), fontsize=6, ha="right", va="center")
-    decades = np.log10(np.maximum(extent, 1e-12))
-    floor, ceiling = np.floor(decades.min()), np.ceil(decades.max() + 1e-9)
-    right.barh(np.arange(rows) + 0.5, decades - floor, left=floor, height=0.8, color="#b5367a")
-    ticks = np.unique(np.linspace(floor, ceiling, 3).round())
-    right.set_xticks(ticks, [f"$10^{{{int(tick)}}}$" for tick in ticks])
-    right.set_xlim(floor, ceiling)
-    right.set_ylim(rows, 0)
-    right.set_xlabel("largest magnitude", fontsize=8)
-    for axes in (left, right):
-        axes.yaxis.set_visible(False)
-        axes.tick_params(axis="x", labelsize=7)
-        axes.spines[:].set_visible(False)
-    right.grid(axis="x", color="#dddddd", linewidth=0.5)
-    right.set_axisbelow(True)
-    figure.suptitle(title, fontsize=10, x=0.54, y=1 - 0.25 / height)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+    _draw_magnitudes(draw, [max(abs(h.low), abs(h.high)) for _, h in layers], bottom, small)
+    draw.text((sum(_BARS) / 2, bottom + 33), "largest magnitude", _INK, normal, anchor="mm")
+    return np.asarray(picture)
+
+
+def _density(histograms: list[Histogram]) -> np.ndarray:
+    """Colored distributions, a row each, with a line at zero."""
+    shares = (np.stack([_resample(h) for h in histograms]) * 255).round().astype(np.uint8)
+    colored = cv2.applyColorMap(shares, cv2.COLORMAP_MAGMA)[..., ::-1]
+    image = colored.repeat(_ROW, axis=0).repeat((_DENSITY[1] - _DENSITY[0]) // _COLUMNS, axis=1)
+    middle = image[:, image.shape[1] // 2]
+    middle[:] = middle // 2 + 128
+    return image
+
+
+def _draw_magnitudes(
+    draw: ImageDraw.ImageDraw,
+    magnitudes: list[float],
+    bottom: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    decades = np.log10(np.maximum(magnitudes, 1e-12))
+    floor, ceiling = np.floor(decades.min()), np.floor(decades.max()) + 1
+    left, width = _BARS[0], _BARS[1] - _BARS[0]
+    for tick in np.arange(floor, ceiling + 1, np.ceil((ceiling - floor) / 4)):
+        x = left + width * (tick - floor) / (ceiling - floor)
+        draw.line((x, _TOP, x, bottom + 4), _FAINT)
+        draw.text((x, bottom + 13), f"{10.0**tick:g}", _INK, font, anchor="mm")
+    for row, decade in enumerate(decades):
+        length = width * (decade - floor) / (ceiling - floor)
+        draw.rectangle((left, _TOP + _ROW * row + 2, left + length, _TOP + _ROW * (row + 1) - 3), _BAR)
 
 
 def _resample(histogram: Histogram) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 
-from segtrail.callbacks.trackers import evaluation_dataset, gather, trackers
+from segtrail.callbacks.fixed_samples import FixedSamples
+from segtrail.callbacks.trackers import last_step
 from segtrail.data.detections import Detections, decode, to_coco
 from segtrail.data.object_files import label_map, objects_json, paint
 from segtrail.tracking import names
@@ -28,66 +29,32 @@ class Shown:
     detections: Detections
 
 
-class InstanceImages(pl.Callback):
-    """Logs files, pictures and label maps of the objects in samples spread over the validation set.
+class InstanceImages(FixedSamples[Shown]):
+    """Logs files, pictures and label maps of the objects in a fixed set of validation samples.
 
-    The samples depend on nothing but the size of the set. Photograph and truth are logged once, what was
-    found at each logged validation.
+    Photograph and truth are logged once, what was found at each logged validation.
 
     Args:
-        num_samples: how many.
-        every_n_validations: log at every n-th validation, beginning with the first.
+        num_samples, every_n_validations: as in :class:`FixedSamples`.
         min_score: of the objects in pictures and label maps; the files hold all.
     """
 
     def __init__(self, num_samples: int = 8, every_n_validations: int = 1, min_score: float = 0.5) -> None:
-        self.num_samples = num_samples
-        self.every_n_validations = every_n_validations
+        super().__init__(num_samples, every_n_validations)
         self.min_score = min_score
-        self._validations = 0
-        self._truth_logged = False
-        self._wanted: frozenset[int] = frozenset()
-        self._shown: list[Shown] = []
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._shown, self._wanted = [], frozenset()
-        if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.loggers:
-            return
-        if self._validations % self.every_n_validations == 0:
-            size = len(evaluation_dataset(trainer))
-            count = min(self.num_samples, size)
-            self._wanted = frozenset(np.linspace(0, size - 1, count).round().astype(int).tolist())
-        self._validations += 1
+    def collect(self, module: Any, outputs: Any, batch: Mapping[str, Any], row: int, position: int) -> Shown:
+        image = np.ascontiguousarray(batch["image"][row].cpu().numpy().transpose(1, 2, 0))
+        return Shown(position, batch["ids"][row], image, batch["truth"][row], outputs["detections"][row])
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Mapping[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        for row, position in enumerate(batch["indices"].tolist()):
-            if position in self._wanted:
-                image = np.ascontiguousarray(batch["image"][row].cpu().numpy().transpose(1, 2, 0))
-                found = outputs["detections"][row]
-                self._shown.append(Shown(position, batch["ids"][row], image, batch["truth"][row], found))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if not self._wanted:
-            return
-        shown = {item.position: item for item in gather(self._shown)}
-        step = trainer.global_step
-        for tracker in trackers(trainer) if trainer.is_global_zero else ():
-            for _, item in sorted(shown.items()):
-                if not self._truth_logged:
-                    tracker.log_image(names.sample_image(item.id), item.image)
-                    log_truth(tracker, item.id, item.detections.size, item.truth, pl_module)
-                found = item.detections
-                log_detections(tracker, item.id, item.image, found, pl_module, step, self.min_score)
-        self._truth_logged = True
-        self._shown = []
+    def record(self, tracker: Tracker, module: Any, items: Sequence[Shown], trainer: pl.Trainer) -> None:
+        for item in items:
+            if self.first:
+                tracker.log_image(names.sample_image(item.id), item.image)
+                log_truth(tracker, item.id, item.detections.size, item.truth, module)
+            log_detections(
+                tracker, item.id, item.image, item.detections, module, last_step(trainer), self.min_score
+            )
 
 
 def log_truth(

@@ -26,4 +26,10 @@ class StepSeed(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+        if (
+            pl_module.device.type == "cpu"
+        ):  # torch.manual_seed queues a call for each device that never starts
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,7 +42,12 @@ class GroupedOptimizer:
             model: the network.
             encoder: those of its parameters that learn at the encoder's rate.
         """
-        return self.algorithm(self.groups(model, encoder), lr=self.lr)
+        groups = self.groups(model, encoder)
+        on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+        # On the CPU torch steps parameter by parameter unless told to fuse, 3 times slower. On a GPU its own
+        # choice is fast already, and a fused step could not be clipped under 16-bit loss scaling.
+        fused = {"fused": True} if on_cpu and "fused" in inspect.signature(self.algorithm).parameters else {}
+        return self.algorithm(groups, lr=self.lr, **fused)
 
     def groups(self, model: nn.Module, encoder: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
         """Returns the parameter groups; the first one holds decoder weights, and its rate is ``lr``."""
