@@ -121,7 +121,8 @@ def _column(path: str, type: str, cells: list[dict[str, Any] | None]) -> dict[st
         }
     else:
         column = {"value": [cell.get("value") if cell else None for cell in cells]}
-    varies = len({repr(value) for value in column["value"]}) > 1 and not INCIDENTAL.search(path)
+    first = column["value"][0]
+    varies = any(value != first for value in column["value"]) and not INCIDENTAL.search(path)
     return {"path": path, "type": type, "varies": varies, **column}
 
 
