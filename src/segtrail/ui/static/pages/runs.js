@@ -162,7 +162,7 @@ export async function mount(root, context) {
     const sort = state.get("sort") || (context.metric() ? `${context.metric()}#${context.direction()}` : "created");
     const group = state.get("group");
     grid = new Tabulator(holder, {
-      data: rows().map((row) => ({ ...row })), index: "id", columns: columns(), height: "100%", layout: "fitDataFill", nestedFieldSeparator: false,
+      data: rows().map((row) => ({ ...row })), index: "id", columns: columns(), height: "100%", layout: "fitColumns", nestedFieldSeparator: false,
       rowHeight: 31, renderVerticalBuffer: 200, movableColumns: true, columnHeaderSortMulti: false, headerFilterLiveFilterDelay: 200,
       initialSort: [{ column: sort.replace(/^-/, ""), dir: state.has("sort") ? (sort.startsWith("-") ? "desc" : "asc") : context.direction() === "min" ? "asc" : "desc" }].filter((s) => columns().some((c) => c.field === s.column)),
       placeholder: h("div", {}, state.get("q") ? "No run passes the filter" : "No runs"),
