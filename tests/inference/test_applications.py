@@ -106,6 +106,17 @@ def test_broken_file_stops_or_is_skipped(
     assert "1 images predicted, 1 skipped" in caplog.text
 
 
+def test_photo_smaller_than_the_stride_stops_or_is_skipped(
+    run_folder: Path, photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (20, 20)).save(photo.parent / "icon.png")
+    with pytest.raises(DataError, match="^deep/icon: the image of 20x20 pixels .* stride of 32: "):
+        predict_with(run_folder, tmp_path)
+    caplog.set_level("INFO")
+    assert predict_with(run_folder, tmp_path, "on_error=skip") == 1
+    assert "skipped deep/icon: the image of 20x20 pixels" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
@@ -113,6 +124,7 @@ def test_broken_file_stops_or_is_skipped(
         ("checkpoint=/nope", CheckpointError, "neither a checkpoint file, a run folder, nor the id"),
         ("source=/nope", DataError, "no such file or folder"),
         ("window=wide", ConfigError, "window: a number of pixels or null, got 'wide'"),
+        ("window=16", ConfigError, "window: at least the model's stride of 32 pixels, got 16"),
         ("on_error=ignore", ConfigError, "on_error: raise or skip, got 'ignore'"),
         ("device=gpus", ConfigError, "gpus"),
     ],

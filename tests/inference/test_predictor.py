@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from segtrail.inference.predictor import SemanticPredictor, class_probabilities
 from segtrail.inference.windows import blend_weights, window_starts
-from segtrail.models.base import Output, SegmentationModel
+from segtrail.models.base import ImageSizeError, Output, SegmentationModel
 
 
 class Pointwise(SegmentationModel):
@@ -76,7 +76,7 @@ def test_window_that_covers_the_image_changes_nothing(window: int) -> None:
 
 @pytest.mark.parametrize("blend", ["gaussian", "linear"])
 @pytest.mark.parametrize(
-    "options", [{"window": 16}, {"window": 40, "overlap": 0.1}, {"window": 7, "overlap": 0.9}]
+    "options", [{"window": 16}, {"window": 40, "overlap": 0.1}, {"window": 8, "overlap": 0.9}]
 )
 def test_windows_of_a_pointwise_model_are_seamless(blend: str, options: dict[str, float]) -> None:
     model, image = Pointwise(), picture()
@@ -116,6 +116,26 @@ def test_scales_come_back_at_the_image_size() -> None:
     model = Pointwise()
     found = SemanticPredictor(model, 4, scales=[0.5, 1.0, 1.7], window=16).probabilities(image)
     torch.testing.assert_close(found, whole(model, image), atol=1e-5, rtol=0)
+
+
+def test_scales_stop_at_the_stride() -> None:
+    image, sizes = picture(10, 30), []
+
+    class Watched(Pointwise):
+        def segment(self, image: Tensor, **derived: Tensor) -> Output:
+            sizes.append(tuple(image.shape[2:]))
+            return super().segment(image)
+
+    found = SemanticPredictor(Watched(), 4, scales=[0.5]).probabilities(image)
+    assert sizes == [(8, 16)]  # the width is padded from 15
+    assert found.shape == (4, 10, 30)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 53), (37, 7)])
+def test_image_smaller_than_the_stride_is_one_line(height: int, width: int) -> None:
+    with pytest.raises(ImageSizeError, match=f"{height}x{width} pixels is smaller .* stride of 8"):
+        SemanticPredictor(Pointwise(), 4)(picture(height, width))
+    assert SemanticPredictor(Pointwise(), 4)(picture(8, 8)).label_map.shape == (8, 8)
 
 
 def test_one_logit_gives_two_classes() -> None:
@@ -159,6 +179,7 @@ def test_postprocess_sees_the_image_and_the_averaged_probabilities() -> None:
     ("options", "message"),
     [
         ({"window": 0}, "window: a number of pixels or null, got 0"),
+        ({"window": 7}, "window: at least the model's stride of 8 pixels, got 7"),
         ({"overlap": 1.0}, "overlap: a share of the window"),
         ({"blend": "cosine"}, "blend: one of gaussian, linear, got 'cosine'"),
         ({"flips": ["diagonal"]}, r"flips: a list of horizontal, vertical, got \['diagonal'\]"),

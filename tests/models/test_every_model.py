@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segtrail.models.base import SegmentationModel
+from segtrail.models.base import ImageSizeError, SegmentationModel
 from tests.models.compact import (
     NUM_CLASSES,
     blobs,
@@ -22,6 +22,16 @@ from tests.models.compact import (
 MODELS = semantic_models()
 # A balanced Hausdorff term descends another function than its value, which small steps may not lower.
 RATES = {("manet", 0): 2e-3}
+STRIDES = {  # the smallest image; 32 for the others
+    "deeplab": 16,
+    "deeplab_v1": 8,
+    "deeplab_v2": 8,
+    "deeplabv3": 8,
+    "gscnn": 8,
+    "pan": 16,
+    "pspnet": 8,
+    "unet_original": 16,
+}
 on_two_encoders = pytest.mark.parametrize(
     ("name", "variant"), [(name, variant) for name in MODELS for variant in (0, 1)]
 )
@@ -80,6 +90,17 @@ def test_evaluates_at_odd_sizes_and_reloads(name: str, variant: int, tmp_path: P
     again = compact(name, variant, checkpoint=str(tmp_path / "w")).eval()
     with torch.no_grad():
         assert torch.equal(again(odd).logits, logits)
+
+
+@on_two_encoders
+def test_smallest_image_is_the_stride(name: str, variant: int) -> None:
+    model = compact(name, variant).eval()
+    stride = STRIDES.get(name, 32)
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, stride, stride)).logits.shape == (1, NUM_CLASSES, stride, stride)
+        for height, width in ((stride - 1, stride), (stride, stride - 1)):
+            with pytest.raises(ImageSizeError, match=f"{height}x{width} pixels .* stride of {stride}:"):
+                model(torch.randn(1, 3, height, width))
 
 
 @on_two_encoders

@@ -78,7 +78,7 @@ def export_program(
         return _capture(RawImageModel(model, result, padded=True), inputs, None), 0
     units = sorted({model.size_divisor, math.lcm(model.size_divisor, 32)})
     for unit in units:
-        smallest = math.ceil(max(model.min_size, 2 * unit) / unit)
+        smallest = math.ceil(max(model.min_size, model.stride, 2 * unit) / unit)
         side = math.ceil(max(96, smallest * unit) / unit)
         inputs = example_inputs(model, num_classes, (side + 1) * unit, (side + 2) * unit)
         sides = {axis: unit * Dim(name, min=smallest) for axis, name in ((-2, "rows"), (-1, "columns"))}

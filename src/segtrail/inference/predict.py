@@ -20,6 +20,7 @@ from segtrail.data.types import DataError
 from segtrail.inference.predictor import Postprocess, SemanticPredictor
 from segtrail.inference.sources import Source, find_sources
 from segtrail.inference.writer import PredictionWriter
+from segtrail.models.base import ImageSizeError
 from segtrail.training.checkpoint import LoadedRun, load_run
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,16 @@ def predict(config: DictConfig, loaded: LoadedRun) -> int:
         writing: Future[None] | None = None
         images = read_ahead(sources, pool)
         for source, image in track(images, "predicting", total=len(sources), transient=True):
+            if not isinstance(image, DataError):
+                try:
+                    prediction = predictor(image)
+                except ImageSizeError as error:
+                    image = DataError(f"{source.name}: {error}")
             if isinstance(image, DataError):
                 if settings["on_error"] == "raise":
                     raise image
                 log.warning("skipped %s", image)
                 continue
-            prediction = predictor(image)
             if writing is not None:
                 writing.result()
             writing = pool.submit(writer.write, source.name, image, prediction)

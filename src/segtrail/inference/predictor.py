@@ -45,12 +45,13 @@ class SemanticPredictor:
     Args:
         model: takes normalized images; moved to ``device`` and set to evaluate.
         num_classes: as the dataset counts them; the model's derived inputs ask for it.
-        window: side of a square window in pixels; images that do not fit are segmented in windows. None
-            takes every image whole.
+        window: side of a square window in pixels, at least the model's stride; images that do not fit
+            are segmented in windows. None takes every image whole.
         overlap: least share of a window that the next one covers again.
         blend: weights of overlapping windows, see :func:`segtrail.inference.windows.blend_weights`.
         flips: ``horizontal``, ``vertical`` or both: also average over the mirrored images.
-        scales: sizes, relative to the image's own, to average over.
+        scales: sizes, relative to the image's own, to average over; a side that would fall below the
+            model's stride is resized to the stride.
         batch_size: windows that the model takes at once.
         postprocess: applied to the averaged probabilities, such as
             :class:`segtrail.inference.crf.DenseCRF`.
@@ -75,6 +76,8 @@ class SemanticPredictor:
         device: str = "auto",
     ) -> None:
         _check(window, overlap, blend, flips, scales, batch_size)
+        if window is not None and window < model.stride:
+            raise ValueError(f"window: at least the model's stride of {model.stride} pixels, got {window}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -93,7 +96,11 @@ class SemanticPredictor:
         self.postprocess = postprocess
 
     def __call__(self, image: np.ndarray) -> Prediction:
-        """Predicts the class of every pixel of an (H, W, 3) uint8 RGB image."""
+        """Predicts the class of every pixel of an (H, W, 3) uint8 RGB image.
+
+        Raises:
+            ImageSizeError: the image is smaller than the model's stride.
+        """
         confidence, label_map = self.probabilities(image).max(0)
         kind = torch.uint8 if self.num_classes <= 256 else torch.int32
         return Prediction(label_map.to(kind).cpu().numpy(), confidence.cpu().numpy())
@@ -123,7 +130,7 @@ class SemanticPredictor:
     def _views(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
         """Resized and mirrored images, with the axes that are mirrored."""
         for scale in self.scales:
-            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+            height, width = (max(self.model.stride, round(side * scale)) for side in image.shape[:2])
             how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             resized = image if scale == 1 else cv2.resize(image, (width, height), interpolation=how)
             for axes in self.flips:

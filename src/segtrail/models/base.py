@@ -28,11 +28,15 @@ class Output:
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
+class ImageSizeError(ValueError):
+    """An image smaller than a model's stride."""
+
+
 class SegmentationModel(nn.Module):
     """Base of the semantic architectures.
 
     A subclass implements :meth:`segment`; :meth:`forward` pads the image to ``size_divisor`` by
-    repeating its border and crops every spatial output back, so that any input size works.
+    repeating its border and crops every spatial output back, so that any size from the stride on works.
 
     Attributes:
         size_divisor: height and width that reach :meth:`segment` are multiples of it,
@@ -49,14 +53,27 @@ class SegmentationModel(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     derived: Mapping[str, DerivedTarget] = MappingProxyType({})
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side of the smallest image: less is not one cell of the coarsest map."""
+        return max(self.output_stride, self.size_divisor)
+
     def forward(self, image: Tensor, **derived: Tensor) -> Output:
-        """Segments normalized images of any size.
+        """Segments normalized images of any size from :attr:`stride` on.
 
         Args:
             image: (B, 3, H, W) float, normalized with ``mean`` and ``std``.
             **derived: the batch's derived arrays that ``self.derived`` names, (B, ..., H, W).
+
+        Raises:
+            ImageSizeError: the height or the width is less than :attr:`stride`.
         """
         height, width = image.shape[-2:]
+        if height < self.stride or width < self.stride:
+            raise ImageSizeError(
+                f"the image of {height}x{width} pixels is smaller than the model's stride of {self.stride}: "
+                f"enlarge it to at least {self.stride}x{self.stride}, or choose a model of a smaller stride"
+            )
         pad_h, pad_w = (max(-size % self.size_divisor, self.min_size - size) for size in (height, width))
 
         def pad(array: Tensor) -> Tensor:  # replicate needs 4-D floats
