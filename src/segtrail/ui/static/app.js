@@ -151,6 +151,7 @@ function drawRail() {
   const direction = context.direction();
   const isChosen = new Set(chosen);
   const rest = table.ranked(shown.filter((row) => !isChosen.has(row.id)), metric, direction);
+  const runPage = state.link({ page: "run", run: null });
   const item = (/** @type {import("./table.js").Row} */ row) => {
     const on = isChosen.has(row.id);
     const look = context.look(row.id);
@@ -160,7 +161,7 @@ function drawRail() {
         style: { color: look.color }, className: `dot${on ? " filled" : ""}${look.dash.length ? " dashed" : ""}`,
         onclick: () => context.select(on ? chosen.filter((id) => id !== row.id) : [...chosen, row.id]),
       }),
-      h("a.name", { href: state.link({ page: "run", run: row.id }), title: `${row.name}\n${row.sys_id} · ${row.state}`,
+      h("a.name", { href: `${runPage}&run=${encodeURIComponent(row.id)}`, title: `${row.name}\n${row.sys_id} · ${row.state}`,
         onclick: (/** @type {MouseEvent} */ e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); state.set({ page: "run", run: row.id }, { push: true }); } },
         context.name(row.id)),
       row.state === "running" && h("span.running", { title: "Running" }),
@@ -198,12 +199,17 @@ async function applyFilter() {
 
 let showing = 0;
 
+const pageKey = () => (PAGES.some(([name]) => name === state.get("page", "runs")) ? state.get("page", "runs") : "runs");
+
+/** @param {string} key */
+const pageModule = (key) => import(`./pages/${key}.js`);
+
 async function show() {
   const ticket = ++showing;
   document.body.dataset.ready = "";
   page.destroy?.();
   page = {};
-  const key = PAGES.some(([name]) => name === state.get("page", "runs")) ? state.get("page", "runs") : "runs";
+  const key = pageKey();
   drawTop();
   const root = $("page");
   root.className = `page-${key}`;
@@ -215,7 +221,7 @@ async function show() {
     return finish(ticket, key);
   }
   try {
-    const module = await import(`./pages/${key}.js`);
+    const module = await pageModule(key);
     if (ticket !== showing) return;
     fill(root);
     page = await module.mount(root, context);
@@ -321,6 +327,7 @@ async function begin() {
 }
 
 document.body.classList.toggle("no-rail", !railOpen);
+pageModule(pageKey()).catch(() => undefined); // read while the server gathers the runs; show() says what failed
 try {
   await begin();
 } catch (error) {
