@@ -161,10 +161,11 @@ export async function mount(root, context) {
   function build() {
     const sort = state.get("sort") || (context.metric() ? `${context.metric()}#${context.direction()}` : "created");
     const group = state.get("group");
+    const shown = columns();
     grid = new Tabulator(holder, {
-      data: rows().map((row) => ({ ...row })), index: "id", columns: columns(), height: "100%", layout: "fitColumns", nestedFieldSeparator: false,
+      data: rows().map((row) => ({ ...row })), index: "id", columns: shown, height: "100%", layout: "fitColumns", nestedFieldSeparator: false,
       rowHeight: 31, renderVerticalBuffer: 200, movableColumns: true, columnHeaderSortMulti: false, headerFilterLiveFilterDelay: 200,
-      initialSort: [{ column: sort.replace(/^-/, ""), dir: state.has("sort") ? (sort.startsWith("-") ? "desc" : "asc") : context.direction() === "min" ? "asc" : "desc" }].filter((s) => columns().some((c) => c.field === s.column)),
+      initialSort: [{ column: sort.replace(/^-/, ""), dir: state.has("sort") ? (sort.startsWith("-") ? "desc" : "asc") : context.direction() === "min" ? "asc" : "desc" }].filter((s) => shown.some((c) => c.field === s.column)),
       placeholder: h("div", {}, state.get("q") ? "No run passes the filter" : "No runs"),
       ...(group ? { groupBy: (/** @type {any} */ row) => groupValue(row[group]), groupHeader: groupHeader, groupToggleElement: "header" } : {}),
       rowFormatter: (/** @type {any} */ row) => row.getElement().classList.toggle("reference", row.getData().id === context.reference()),
