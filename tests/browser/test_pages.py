@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from segtrail.tracking import names
 from tests.browser.conftest import Site, settle, visit
@@ -158,6 +158,26 @@ def test_charts(page: Page, shared_site: Site) -> None:
     expect(page.locator(".chart")).to_have_count(1)
     visit(page, zoomed)
     expect(page.locator("#unzoom")).to_be_visible()
+
+
+def test_zooming_again_cancels_the_request_before(page: Page, shared_site: Site) -> None:
+    visit(page, shared_site.address(page="charts", find="train/loss"))
+    card = page.locator('.chart[data-path="train/loss"]')
+    expect(card).to_have_attribute("data-drawn", "step all")
+    held: list[Route] = []
+    page.route("**/ui/api/series", lambda route: route.continue_() if held else held.append(route))
+    box = card.locator(".u-over").bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 70, steps=4)
+    with page.expect_request("**/ui/api/series") as zoomed:
+        page.mouse.up()
+    with page.expect_event("requestfailed") as failed:
+        page.locator("#unzoom").click()
+    assert failed.value == zoomed.value
+    settle(page)
+    expect(card).to_have_attribute("data-drawn", "step all")
+    expect(card.locator("canvas")).to_be_visible()
 
 
 def test_samples(page: Page, shared_site: Site) -> None:

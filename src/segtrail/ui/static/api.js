@@ -23,12 +23,13 @@ export async function getJSON(path, query = {}) {
   return (await check(await fetch(`/ui/api/${path}?${parameters}`))).json();
 }
 
-/** @param {string} path @param {any} body */
-const post = async (path, body) =>
+/** @param {string} path @param {any} body @param {AbortSignal} [signal] */
+const post = async (path, body, signal) =>
   check(await fetch(`/ui/api/${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
+    signal,
   }));
 
 /** @param {string} path @param {any} body @returns {Promise<any>} */
@@ -37,10 +38,10 @@ export const postJSON = async (path, body) => (await post(path, body)).json();
 /**
  * A reply of a JSON header and arrays: u32 length of the header, header, padding to 8, the arrays.
  * The header's `arrays` names each with its type ("f4", "f8", "u1") and length; they are put on the result.
- * @param {string} path @param {any} body @returns {Promise<any>}
+ * @param {string} path @param {any} body @param {AbortSignal} [signal] @returns {Promise<any>}
  */
-export async function postBinary(path, body) {
-  return decode(await (await post(path, body)).arrayBuffer());
+export async function postBinary(path, body, signal) {
+  return decode(await (await post(path, body, signal)).arrayBuffer());
 }
 
 /** @param {ArrayBuffer} buffer @returns {any} */

@@ -134,7 +134,7 @@ class Card {
     this.shape = "";
     this.visible = false;
     this.stale = true;
-    this.ticket = 0;
+    this.request = new AbortController();
   }
 
   watch() {
@@ -147,7 +147,8 @@ class Card {
 
   /** Reads the curves in the range on screen. @param {boolean} [rebuild] */
   async load(rebuild = false) {
-    const ticket = ++this.ticket;
+    this.request.abort();
+    const { signal } = (this.request = new AbortController());
     this.stale = false;
     this.visible = true;
     const range = this.view.range();
@@ -156,11 +157,11 @@ class Card {
       const data = await postBinary("series", {
         runs: ids, path: this.path, buckets: Math.round(POINTS_PER_PIXEL * Math.max(this.plot.clientWidth - 60, 200)),
         x: this.view.x(), start: range && range[0], stop: range && range[1],
-      });
-      if (ticket !== this.ticket) return;
+      }, signal);
       this.data = { ...data, ids };
       this.draw(rebuild);
     } catch (error) {
+      if (signal.aborted) return; // a later request draws
       this.chart?.destroy();
       this.chart = null;
       fill(this.plot, h("p.loading", {}, /** @type {Error} */ (error).message));
@@ -246,6 +247,7 @@ class Card {
 
   destroy() {
     this.observer?.disconnect();
+    this.request.abort();
     this.chart?.destroy();
     this.chart = null;
   }
