@@ -172,8 +172,8 @@ def test_what_is_tracked_of_a_sample(trained: segtrail.Experiment, tmp_path: Pat
     np.testing.assert_array_equal(recorder.images["samples/val-00000/image"], sample.image)
     painted = recorder.maps["samples/val-00000/target"]
     np.testing.assert_array_equal(painted[painted != 255], sample.mask[painted != 255])
-    detections = json.loads(recorder.files["samples/val-00003/detections/1"])
-    assert detections["step"] == 1
+    detections = json.loads(recorder.files["samples/val-00003/detections/0"])
+    assert detections["step"] == 0  # as the metrics of this validation
     scores = [entry["score"] for entry in detections["objects"]]
     assert scores == sorted(scores, reverse=True)
     assert recorder.maps["samples/val-00003/prediction"].shape == (32, 32)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.types import DataError, DerivedTarget, Sample
@@ -87,36 +89,51 @@ class Collate:
         sizes = [item["mask"].shape for item in items]
         size = (max(h for h, _ in sizes), max(w for _, w in sizes))
         batch: dict[str, Any] = {
-            "image": torch.stack([_channels_first(item["image"], size) for item in items]),
-            "mask": torch.stack([_padded(item["mask"], size, self.ignore_index) for item in items]),
+            "image": _stack_channels_first([item["image"] for item in items], size),
+            "mask": _stack([item["mask"] for item in items], size, self.ignore_index),
             "sizes": torch.tensor(sizes),
             "indices": torch.tensor([item["index"] for item in items]),
             "ids": [item["id"] for item in items],
         }
         for name in items[0].keys() - {"image", "mask", "id", "index"}:
-            batch[name] = torch.stack([_padded(item[name], size, 0) for item in items])
+            batch[name] = _stack([item[name] for item in items], size, 0)
         return batch
 
 
-def _channels_first(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """(H, W, 3) to a contiguous, padded (3, H, W) tensor in one copy."""
-    out = torch.zeros(3, *size, dtype=torch.uint8)
-    height, width = image.shape[:2]
-    out.numpy()[:, :height, :width] = image.transpose(2, 0, 1)
-    return out
+def _stack_channels_first(images: Sequence[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
+    """(H, W, 3) arrays to a padded (B, 3, *size) tensor in one copy."""
+    batch = _empty((len(images), 3, *size), torch.uint8)
+    for image, out in zip(images, batch.numpy(), strict=True):
+        if image.shape[:2] == size:
+            cv2.split(image, list(out))  # several times faster than a transposed copy
+        else:
+            out[:] = 0
+            out[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    return batch
 
 
-def _padded(array: np.ndarray, size: tuple[int, int], fill: int) -> torch.Tensor:
-    if array.shape[-2:] == size:
-        return torch.from_numpy(np.ascontiguousarray(array))
-    out = np.full((*array.shape[:-2], *size), fill, dtype=array.dtype)
-    out[..., : array.shape[-2], : array.shape[-1]] = array
-    return torch.from_numpy(out)
+def _stack(arrays: Sequence[np.ndarray], size: tuple[int, int], fill: int) -> torch.Tensor:
+    """(..., H, W) arrays of one type to a padded (B, ..., *size) tensor in one copy."""
+    first = arrays[0]
+    batch = _empty((len(arrays), *first.shape[:-2], *size), torch.from_numpy(first[:0]).dtype)
+    for array, out in zip(arrays, batch.numpy(), strict=True):
+        if array.shape[-2:] != size:
+            out[:] = fill
+        out[..., : array.shape[-2], : array.shape[-1]] = array
+    return batch
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in shared memory if this is a loader worker, so that handing it over copies nothing."""
+    empty = torch.empty(0, dtype=dtype)
+    if get_worker_info() is None:
+        return empty.new_empty(shape)
+    # as torch's own collate function does
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return empty.set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def single_threaded_worker(_: int) -> None:
     """Keeps a loader worker to one core: the workers are the parallelism."""
-    import cv2
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -29,4 +29,5 @@ class Normalize(nn.Module):
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, image.float(), self.scale)
+        result = image.to(torch.float32, copy=True)  # the one new tensor: the rest happens in it
+        return torch.addcmul(self.shift, result, self.scale, out=result)
