@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segtrail.inference.lattice import PermutohedralLattice, weighted_sums
+from segtrail.inference.lattice import PermutohedralLattice
 
 
 class DenseCRF:
@@ -133,14 +133,12 @@ def mean_field(
     _softmax(unary, out=marginals)
     if not kernels:
         return marginals
-    sizes = [lattice.num_vertices for _, lattice in kernels]
-    # All lattices are read in one pass over the points.
-    corners = torch.cat([lattice.corners + sum(sizes[:k]) for k, (_, lattice) in enumerate(kernels)], dim=1)
-    weights = torch.cat([lattice.slice_weights * weight for weight, lattice in kernels], dim=1)
+    scales = [lattice.scale * weight for weight, lattice in kernels]
     for _ in range(iterations):
-        at_vertices = torch.cat([lattice.splat_and_blur(marginals) for _, lattice in kernels])
-        message = weighted_sums(at_vertices, corners, weights)
-        _softmax(message.add_(unary), out=marginals)
+        logits = unary
+        for scale, (_, lattice) in zip(scales, kernels, strict=True):
+            logits = lattice.filter_unscaled(marginals).mul_(scale).add_(logits)
+        _softmax(logits, out=marginals)
     return marginals
 
 
