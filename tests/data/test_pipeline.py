@@ -112,6 +112,14 @@ def test_unequal_images_are_padded_with_void() -> None:
     np.testing.assert_array_equal(batch["image"][0, :, :16].permute(1, 2, 0), Noise()[0].image)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_masks_of_two_types_keep_their_ids(order: int) -> None:
+    masks = [np.full((4, 4), 7, np.uint8), np.full((4, 4), 300, np.int32)][::order]
+    image = np.zeros((4, 4, 3), np.uint8)
+    batch = Collate(255)([{"image": image, "mask": mask, "id": "a", "index": 0} for mask in masks])
+    assert [mask.unique().tolist() for mask in batch["mask"]] == [[7], [300]][::order]
+
+
 def test_derived_targets_come_from_the_augmented_mask() -> None:
     def void(image: np.ndarray, mask: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
         assert image.shape[:2] == mask.shape == (12, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from segtrail.server.store import Store
 from segtrail.tracking import names
 from segtrail.tracking.histogram import Histogram, encode_histograms
 from segtrail.ui.app import create_app
+from segtrail.ui.columns import _column
 from segtrail.ui.report import build_report, find_run
 from tests.ui.offline import CLASSES, IGNORE, OfflineRun, confusion, predict, scene, training_run
 
@@ -319,3 +321,11 @@ def test_series_in_memory_stay_below_their_limit() -> None:
     cache.put((1, 4), 7, np.arange(1000.0), np.arange(1000.0))
     assert cache.get((1, 4), 7) is None
     assert cache.get((1, 3), 7) is not None
+
+
+@pytest.mark.parametrize(
+    "values, varies",
+    [([], False), ([math.nan, math.nan], False), ([math.nan, 1.0], True), ([1.0, 1.0], False)],
+)
+def test_a_column_varies_where_values_look_different(values: list[float], varies: bool) -> None:
+    assert _column("val/mIoU", "float", [{"value": value} for value in values])["varies"] is varies

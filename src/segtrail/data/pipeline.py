@@ -113,9 +113,9 @@ def _stack_channels_first(images: Sequence[np.ndarray], size: tuple[int, int]) -
 
 
 def _stack(arrays: Sequence[np.ndarray], size: tuple[int, int], fill: int) -> torch.Tensor:
-    """(..., H, W) arrays of one type to a padded (B, ..., *size) tensor in one copy."""
-    first = arrays[0]
-    batch = _empty((len(arrays), *first.shape[:-2], *size), torch.from_numpy(first[:0]).dtype)
+    """(..., H, W) arrays to a padded (B, ..., *size) tensor of the type that holds them all, in one copy."""
+    dtype = torch.from_numpy(np.empty(0, np.result_type(*arrays))).dtype
+    batch = _empty((len(arrays), *arrays[0].shape[:-2], *size), dtype)
     for array, out in zip(arrays, batch.numpy(), strict=True):
         if array.shape[-2:] != size:
             out[:] = fill

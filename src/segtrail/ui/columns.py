@@ -121,8 +121,10 @@ def _column(path: str, type: str, cells: list[dict[str, Any] | None]) -> dict[st
         }
     else:
         column = {"value": [cell.get("value") if cell else None for cell in cells]}
-    first = column["value"][0]
-    varies = any(value != first for value in column["value"]) and not INCIDENTAL.search(path)
+    first = next(iter(column["value"]), None)
+    # not a number differs from itself, but looks the same
+    differs = any(value != first and repr(value) != repr(first) for value in column["value"])
+    varies = differs and not INCIDENTAL.search(path)
     return {"path": path, "type": type, "varies": varies, **column}
 
 
