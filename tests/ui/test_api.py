@@ -324,7 +324,7 @@ def test_series_in_memory_stay_below_their_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "values, varies",
+    ("values", "varies"),
     [([], False), ([math.nan, math.nan], False), ([math.nan, 1.0], True), ([1.0, 1.0], False)],
 )
 def test_a_column_varies_where_values_look_different(values: list[float], varies: bool) -> None:
