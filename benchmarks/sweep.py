@@ -21,7 +21,7 @@ COMMON = [
 ]  # fmt: skip
 LOSSES = "loss=choice(cross_entropy,dice,lovasz,focal)"
 EARTH = [
-    "dataset=earth", "model.encoder_name=resnet18", "trainer.max_epochs=10",
+    "dataset=earth", "dataset.limit_samples=96", "loader.batch_size=8", "trainer.max_epochs=10",
     "model=choice(unet,fpn,linknet,deeplab)", LOSSES, "optimizer.lr=tag(log,interval(0.0001,0.03))",
 ]  # fmt: skip
 SHAPES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,8 +65,14 @@ def _distances_opencv(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]
     def image(label: np.ndarray, out: np.ndarray, of_others: np.ndarray) -> None:
         of_others[:] = derived.distances(label, num_classes, out)[1]
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # OpenCV works without the interpreter lock
-        list(pool.map(image, labels.int().numpy(), outside.numpy(), inside.numpy()))
+    # images side by side, so that OpenCV's own threads would only wait for each other
+    opencv_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # OpenCV releases the interpreter lock
+            list(pool.map(image, labels.int().numpy(), outside.numpy(), inside.numpy()))
+    finally:
+        cv2.setNumThreads(opencv_threads)
     return outside, inside
 
 

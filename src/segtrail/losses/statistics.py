@@ -124,9 +124,8 @@ class _SoftmaxStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
-        own = _own_entries(labels, logits.shape[1])
-        wrong, true, cross_entropy = _probabilities(logits, labels, valid, own, entropy, ctx.regions)
-        ctx.save_for_backward(logits, labels, valid, own, true)
+        wrong, true, cross_entropy = _probabilities(logits, labels, valid, entropy, ctx.regions)
+        ctx.save_for_backward(logits, labels, valid, true)
         ctx.wrong = wrong if ctx.needs_input_grad[0] else None
         return (
             true,
@@ -144,11 +143,11 @@ class _SoftmaxStatistics(torch.autograd.Function):
         grad_first: Tensor | None,
         grad_second: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        logits, labels, valid, own, true = ctx.saved_tensors
+        logits, labels, valid, true = ctx.saved_tensors
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
         wrong, ctx.wrong = ctx.wrong, None
         if wrong is None:
-            wrong = _probabilities(logits, labels, valid, own, False, ctx.regions)[0]
+            wrong = _probabilities(logits, labels, valid, False, ctx.regions)[0]
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
         slope = None if grad_second is None else 2 * grad_second[:, :, None, None]
         shift = torch.zeros_like(true) if grad_entropy is None else grad_entropy
@@ -172,7 +171,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 factor = torch.addcmul(factor, part, slope[image])
             part.mul_(factor)
         if at_label is not None:
-            wrong.view(-1).scatter_(0, own, torch.where(valid, at_label, 0).reshape(-1))
+            wrong.scatter_(1, labels.unsqueeze(1), torch.where(valid, at_label, 0).unsqueeze(1))
         return wrong, None, None, None, None, None
 
 
@@ -181,13 +180,13 @@ def _plus(first: Tensor | None, second: Tensor) -> Tensor:
 
 
 def _probabilities(
-    logits: Tensor, labels: Tensor, valid: Tensor, own: Tensor, entropy: bool, regions: bool
+    logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, regions: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Softmax with zeros at void and, for regions, at the labels; p_y; cross-entropy if asked for."""
-    cross_entropy = None
+    cross_entropy, own = None, labels.unsqueeze(1)
     if logits.device.type == "cpu":
         p = logits.softmax(1).contiguous()
-        true = p.view(-1).index_select(0, own).view(labels.shape)
+        true = p.gather(1, own).squeeze(1)
         if entropy:
             cross_entropy = -true.log()
             lost = true < 1e-30  # underflow: take these few from the logits
@@ -198,20 +197,12 @@ def _probabilities(
     else:
         p = logits.log_softmax(1).contiguous()
         if entropy:
-            cross_entropy = -p.view(-1).index_select(0, own).view(labels.shape)
+            cross_entropy = -p.gather(1, own).squeeze(1)
         p.exp_()
-        true = p.view(-1).index_select(0, own).view(labels.shape)
+        true = p.gather(1, own).squeeze(1)
         masked = True
     if masked:
         p.mul_(valid.unsqueeze(1))
     if regions:
-        p.view(-1).index_fill_(0, own, 0)
+        p.scatter_(1, own, 0)
     return p, true, cross_entropy
-
-
-def _own_entries(labels: Tensor, num_classes: int) -> Tensor:
-    """Where in a flat (B, C, H, W) array each pixel's own class lies, (B * H * W,)."""
-    batch, pixels = len(labels), labels[0].numel()
-    start = torch.arange(0, batch * num_classes * pixels, num_classes * pixels, device=labels.device)
-    position = torch.arange(pixels, device=labels.device)
-    return (start[:, None] + position).add_(labels.flatten(1), alpha=pixels).view(-1)

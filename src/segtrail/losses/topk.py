@@ -27,14 +27,15 @@ class TopKLoss(StatisticsLoss):
         self.k = k
 
     def of(self, statistics: Statistics) -> Tensor:
-        valid = statistics.valid
-        entropy = torch.where(valid, required(statistics.cross_entropy), 0)
+        valid, entropy = statistics.valid, required(statistics.cross_entropy)
+        found = torch.where(valid, entropy.detach(), 0)
         count = (valid.sum() * self.k / 100).long().clamp(min=1)
-        last = kth_largest(entropy.detach(), count)
-        above = (entropy > last) & valid
-        tied = (entropy == last) & valid
+        last = kth_largest(found, count)
+        above = (found > last) & valid
+        tied = (found == last) & valid
         share = (count - above.sum()) / tied.sum().clamp(min=1)
-        return (entropy * torch.where(tied, share, above)).sum() / count
+        weight = torch.addcmul(above.to(entropy.dtype), tied.to(entropy.dtype), share)
+        return (entropy * weight).sum() / count
 
 
 def kth_largest(values: Tensor, k: Tensor) -> Tensor:
