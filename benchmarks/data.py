@@ -36,6 +36,7 @@ from torchvision.transforms import v2
 
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.datasets.folder import FolderDataset
+from segtrail.data.loader import Loader
 from segtrail.data.pipeline import AugmentedDataset, Collate, single_threaded_worker
 from segtrail.data.sampler import EpochSampler
 from segtrail.training.normalize import Normalize
@@ -142,7 +143,7 @@ def segtrail_loader(dataset: FolderDataset, crop: int, workers: int) -> Iterator
     """One epoch of segtrail's loader, with the normalization that the module does on the device."""
     samples = AugmentedDataset(dataset, Augmentation(transforms(crop)), 20, {}, seed=0)
     sampler = EpochSampler(len(dataset), BATCH, seed=0)
-    loader = DataLoader(
+    loader = Loader(
         samples,
         BATCH,
         sampler=sampler,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from segtrail.data.augmentation import Augmentation
 from segtrail.data.types import DataError, DerivedTarget, Sample
@@ -102,7 +101,7 @@ class Collate:
 
 def _stack_channels_first(images: Sequence[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
     """(H, W, 3) arrays to a padded (B, 3, *size) tensor in one copy."""
-    batch = _empty((len(images), 3, *size), torch.uint8)
+    batch = torch.empty(len(images), 3, *size, dtype=torch.uint8)
     for image, out in zip(images, batch.numpy(), strict=True):
         if image.shape[:2] == size:
             cv2.split(image, list(out))  # several times faster than a transposed copy
@@ -115,22 +114,12 @@ def _stack_channels_first(images: Sequence[np.ndarray], size: tuple[int, int]) -
 def _stack(arrays: Sequence[np.ndarray], size: tuple[int, int], fill: int) -> torch.Tensor:
     """(..., H, W) arrays to a padded (B, ..., *size) tensor of the type that holds them all, in one copy."""
     dtype = torch.from_numpy(np.empty(0, np.result_type(*arrays))).dtype
-    batch = _empty((len(arrays), *arrays[0].shape[:-2], *size), dtype)
+    batch = torch.empty(len(arrays), *arrays[0].shape[:-2], *size, dtype=dtype)
     for array, out in zip(arrays, batch.numpy(), strict=True):
         if array.shape[-2:] != size:
             out[:] = fill
         out[..., : array.shape[-2], : array.shape[-1]] = array
     return batch
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor in shared memory if this is a loader worker, so that handing it over copies nothing."""
-    empty = torch.empty(0, dtype=dtype)
-    if get_worker_info() is None:
-        return empty.new_empty(shape)
-    # as torch's own collate function does
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return empty.set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def single_threaded_worker(_: int) -> None:

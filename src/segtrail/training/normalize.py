@@ -29,5 +29,4 @@ class Normalize(nn.Module):
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        result = image.to(torch.float32, copy=True)  # the one new tensor: the rest happens in it
-        return torch.addcmul(self.shift, result, self.scale, out=result)
+        return image.to(torch.float32, copy=True).mul_(self.scale).add_(self.shift)
