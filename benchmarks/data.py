@@ -198,7 +198,6 @@ def compare(title: str, root: Path, crop: int, workers: int, rounds: int, small:
     plain, torchvision, pillow = folder(root), Torchvision(root, crop), AlbumentationsPillow(root, crop)
 
     def fresh_cache() -> Iterator[Any]:
-        shutil.rmtree(cold, ignore_errors=True)
         return segtrail_loader(folder(root, cache=str(cold)), crop, workers)
 
     cached = folder(root, cache=str(warm))
@@ -219,6 +218,7 @@ def compare(title: str, root: Path, crop: int, workers: int, rounds: int, small:
     for number in range(rounds + 1):  # the first round warms up
         for name, epoch in epochs.items():
             value = rate(epoch)
+            shutil.rmtree(cold, ignore_errors=True)
             if number:
                 found[name].append(value)
         if number:

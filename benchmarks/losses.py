@@ -7,10 +7,11 @@
     python benchmarks/losses.py --quick             a smoke test
 
 Candidates of a loss take turns after a warm-up; times are medians, and the ratio is the median of the
-peer's over ours. Freed memory stays with the process, as it does on a GPU: otherwise page faults decide. ``--clock cpu`` counts the process's CPU time instead: the one to trust on a machine
-that others use. "memory" is the peak above the inputs of a run of its own, "value" and "gradient" the
-relative differences to the peer. Peers that are not installable libraries are written here in the form
-that is published: top-k as in nnU-Net, sensitivity-specificity as in SegLossOdyssey.
+peer's over ours. Freed memory stays with the process: otherwise page faults decide. ``--clock cpu``
+counts the process's CPU time instead: the one to trust on a machine that others use. "memory" is the
+peak above the inputs of a run of its own, "value" and "gradient" the relative differences to the peer.
+Peers that are not installable libraries are written here in the form that is published: top-k as in
+nnU-Net, sensitivity-specificity as in SegLossOdyssey.
 """
 
 from __future__ import annotations

@@ -125,16 +125,15 @@ class SampleCache:
         objects = sample.instances
         count = -1 if objects is None else len(objects.labels)
         header = np.array([stamp, index, *sample.mask.shape, sample.mask.itemsize, count, 0, 0], np.int64)
-        parts = [header, sample.image, sample.mask]
+        chunks = [_bytes(header)]
+        for array in (sample.image, sample.mask):
+            chunks += [_bytes(array), np.zeros(_padded(array.nbytes) - array.nbytes, np.uint8)]
         if objects is not None:
-            parts += [objects.labels, objects.boxes, objects.iscrowd]
-            parts.append(np.packbits(objects.masks.reshape(count, -1), axis=1))
-        chunks = [np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts]
-        chunks[1:3] = [np.pad(chunk, (0, _padded(len(chunk)) - len(chunk))) for chunk in chunks[1:3]]
-        record = np.concatenate(chunks)
-        place = self._allocate(_padded(len(record)))
-        if place is not None:
-            os.pwrite(self._file, record.data, place)
+            bits = np.packbits(objects.masks.reshape(count, -1), axis=1)
+            chunks += map(_bytes, (objects.labels, objects.boxes, objects.iscrowd, bits))
+        size = sum(map(len, chunks))
+        place = self._allocate(_padded(size))
+        if place is not None and os.pwritev(self._file, [chunk.data for chunk in chunks], place) == size:
             self._table[index + 1] = (stamp, place)
 
     def _allocate(self, size: int) -> int | None:
@@ -167,6 +166,10 @@ class SampleCache:
         if place + size > len(self._bytes):
             self._bytes = np.memmap(self._folder / "samples.bin", np.uint8, "r")
         return np.array(self._bytes[place : place + size])  # a copy: callers may write in place
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(np.uint8).reshape(-1)
 
 
 def _padded(size: int) -> int:
