@@ -134,6 +134,7 @@ class Card {
     this.shape = "";
     this.visible = false;
     this.stale = true;
+    this.outdated = false; // the chart itself, until it is drawn anew
     this.request = new AbortController();
   }
 
@@ -151,6 +152,7 @@ class Card {
     const { signal } = (this.request = new AbortController());
     this.stale = false;
     this.visible = true;
+    this.outdated ||= rebuild;
     const range = this.view.range();
     const ids = this.context.selected();
     try {
@@ -159,7 +161,8 @@ class Card {
         x: this.view.x(), start: range && range[0], stop: range && range[1],
       }, signal);
       this.data = { ...data, ids };
-      this.draw(rebuild);
+      this.draw(this.outdated);
+      this.outdated = false;
     } catch (error) {
       if (signal.aborted) return; // a later request draws
       this.chart?.destroy();
