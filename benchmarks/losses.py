@@ -7,17 +7,16 @@
     python benchmarks/losses.py --quick             a smoke test
 
 Candidates of a loss take turns after a warm-up; times are medians, and the ratio is the median of the
-peer's over ours. Freed memory stays with the process: otherwise page faults decide. ``--clock cpu``
-counts the process's CPU time instead: the one to trust on a machine that others use. "memory" is the
-peak above the inputs of a run of its own, "value" and "gradient" the relative differences to the peer.
-Peers that are not installable libraries are written here in the form that is published: top-k as in
-nnU-Net, sensitivity-specificity as in SegLossOdyssey.
+peer's over ours, with torch's own allocator, so that memory costs what it costs in training on a CPU.
+``--clock cpu`` counts the process's CPU time instead: the one to trust on a machine that others use.
+"memory" is the peak above the inputs of a run of its own, "value" and "gradient" the relative
+differences to the peer. Peers that are not installable libraries are written here in the form that is
+published: top-k as in nnU-Net, sensitivity-specificity as in SegLossOdyssey.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import statistics
 import time
@@ -240,14 +239,6 @@ def compare(name: str, options: argparse.Namespace) -> None:
     )
 
 
-def keep_freed_memory() -> None:
-    """Tells glibc to neither map large blocks one by one nor give them back."""
-    glibc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_max = -1, -4
-    glibc.mallopt(m_mmap_max, 0)
-    glibc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
 def lovasz_error(size: list[int]) -> None:
     """Distance of the Lovász gradients from float64's, ours and smp's."""
     logits, target = batch(size, "cpu")
@@ -274,8 +265,6 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
-    if options.device == "cpu" and hasattr(ctypes.CDLL(None), "mallopt"):
-        keep_freed_memory()
     np.seterr(all="ignore")
     if options.quick:
         options.size, options.rounds, options.least, options.warm_up = [2, 5, 64, 64], 2, 0, 0

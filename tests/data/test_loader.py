@@ -72,3 +72,9 @@ def test_batches_without_tensors_and_of_torchs_own_collate_function() -> None:
     assert list(Loader(["a", "b"], 2, collate_fn=as_list, num_workers=1)) == [["a", "b"]]
     (batch,) = Loader([{"x": 1.5, "name": "a"}, {"x": 2.5, "name": "b"}], 2, num_workers=1)
     assert equal(batch, {"x": torch.tensor([1.5, 2.5], dtype=torch.float64), "name": ["a", "b"]})
+
+
+def test_a_loader_made_anew_from_the_attributes_of_another() -> None:
+    first = Loader(Pictures(), 3, collate_fn=as_list, num_workers=1)
+    again = Loader(Pictures(), 3, collate_fn=first.collate_fn, num_workers=1)
+    assert equal(list(again), list(first))

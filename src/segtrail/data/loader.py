@@ -42,6 +42,8 @@ class Loader(DataLoader[T]):
         collate_fn: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(collate_fn, _Pack):  # Lightning makes loaders anew from the attributes of others
+            collate_fn = collate_fn.collate
         pack = _Pack(collate_fn or default_collate)
         super().__init__(dataset, batch_size, collate_fn=pack, **options)
         # torch lets a worker be prefetch_factor batches ahead of the one that is copied here

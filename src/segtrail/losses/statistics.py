@@ -124,15 +124,10 @@ class _SoftmaxStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
-        wrong, true, cross_entropy = _probabilities(logits, labels, valid, entropy, ctx.regions)
-        ctx.save_for_backward(logits, labels, valid, true)
+        wrong, found = _probabilities(logits, labels, valid, entropy, first, second)
+        ctx.save_for_backward(logits, labels, valid, found[0])
         ctx.wrong = wrong if ctx.needs_input_grad[0] else None
-        return (
-            true,
-            cross_entropy,
-            wrong.sum((2, 3)) if first else None,
-            torch.linalg.vector_norm(wrong, dim=(2, 3)).square_() if second else None,
-        )
+        return found
 
     @staticmethod
     @once_differentiable
@@ -147,62 +142,63 @@ class _SoftmaxStatistics(torch.autograd.Function):
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
         wrong, ctx.wrong = ctx.wrong, None
         if wrong is None:
-            wrong = _probabilities(logits, labels, valid, False, ctx.regions)[0]
+            wrong = _probabilities(logits, labels, valid, False, ctx.regions, False)[0]
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
-        slope = None if grad_second is None else 2 * grad_second[:, :, None, None]
-        shift = torch.zeros_like(true) if grad_entropy is None else grad_entropy
-        at_label = None if grad_entropy is None else (true - 1) * grad_entropy
-        inner = None
-        if grad_true is not None:
-            inner = true * grad_true
-        if grad_first is not None:
-            inner = _plus(inner, torch.bmm(grad_first.unsqueeze(1), wrong.flatten(2)).view_as(true))
-        if slope is not None:
-            squares = [(w.square() * s).sum(0) for w, s in zip(wrong, slope, strict=True)]
-            inner = _plus(inner, torch.stack(squares))
-        if inner is not None:
-            shift = shift - inner
-            at_label = _plus(at_label, true * (-inner if grad_true is None else grad_true - inner))
-        for image, part in enumerate(wrong):  # temporaries of one image
-            factor = shift[image]
+        for i, p in enumerate(wrong):  # image by image: small temporaries, and p stays in a cache
+            factor = torch.zeros_like(true[i]) if grad_entropy is None else grad_entropy[i]
+            if grad_true is not None:
+                factor = factor - true[i] * grad_true[i]
             if grad_first is not None:
-                factor = grad_first[image, :, None, None] + factor
-            if slope is not None:
-                factor = torch.addcmul(factor, part, slope[image])
-            part.mul_(factor)
-        if at_label is not None:
-            wrong.scatter_(1, labels.unsqueeze(1), torch.where(valid, at_label, 0).unsqueeze(1))
+                factor = factor - (grad_first[i] @ p.flatten(1)).view_as(factor)
+            if grad_second is not None:
+                slope = 2 * grad_second[i, :, None, None]
+                factor = factor - (p.square() * slope).sum(0)
+            at_label = true[i] * (factor if grad_true is None else factor + grad_true[i])
+            if grad_entropy is not None:
+                at_label -= grad_entropy[i]
+            if grad_first is not None:
+                factor = grad_first[i, :, None, None] + factor
+            if grad_second is not None:
+                factor = torch.addcmul(factor, p, slope)
+            p.mul_(factor)
+            p.scatter_(0, labels[i : i + 1], torch.where(valid[i], at_label, 0).unsqueeze(0))
         return wrong, None, None, None, None, None
 
 
-def _plus(first: Tensor | None, second: Tensor) -> Tensor:
-    return second if first is None else first + second
-
-
 def _probabilities(
-    logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, regions: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Softmax with zeros at void and, for regions, at the labels; p_y; cross-entropy if asked for."""
-    cross_entropy, own = None, labels.unsqueeze(1)
-    if logits.device.type == "cpu":
-        p = logits.softmax(1).contiguous()
-        true = p.gather(1, own).squeeze(1)
-        if entropy:
-            cross_entropy = -true.log()
-            lost = true < 1e-30  # underflow: take these few from the logits
-            if lost.any():
-                columns = logits.movedim(1, -1)[lost]
-                cross_entropy[lost] = F.cross_entropy(columns, labels[lost], reduction="none")
-        masked = not bool(valid.all())
-    else:
-        p = logits.log_softmax(1).contiguous()
-        if entropy:
-            cross_entropy = -p.gather(1, own).squeeze(1)
-        p.exp_()
-        true = p.gather(1, own).squeeze(1)
-        masked = True
-    if masked:
-        p.mul_(valid.unsqueeze(1))
-    if regions:
-        p.scatter_(1, own, 0)
-    return p, true, cross_entropy
+    logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]]:
+    """Softmax with zeros at void and, for sums over regions, at the labels; the four quantities."""
+    on_cpu = logits.device.type == "cpu"
+    p = logits.new_empty(logits.shape)
+    true = logits.new_empty(labels.shape)
+    cross_entropy = logits.new_empty(labels.shape) if entropy else None
+    sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
+    masked = not on_cpu or not bool(valid.all())
+    step = 1 if on_cpu else len(logits)  # image by image what a cache may hold
+    for start in range(0, len(logits), step):
+        at = slice(start, start + step)
+        part, own = p[at], labels[at].unsqueeze(1)
+        if on_cpu:
+            torch.softmax(logits[at], 1, out=part)
+        else:
+            torch.log_softmax(logits[at], 1, out=part)
+            if cross_entropy is not None:
+                cross_entropy[at] = -part.gather(1, own).squeeze(1)
+            part.exp_()
+        true[at] = part.gather(1, own).squeeze(1)
+        if masked:
+            part.mul_(valid[at].unsqueeze(1))
+        if first or second:
+            part.scatter_(1, own, 0)
+        if sums is not None:
+            sums[at] = part.sum((2, 3))
+        if squares is not None:
+            squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
+    if on_cpu and entropy:
+        cross_entropy = -true.log()
+        lost = true < 1e-30  # underflow: take these few from the logits
+        if lost.any():
+            columns = logits.movedim(1, -1)[lost]
+            cross_entropy[lost] = F.cross_entropy(columns, labels[lost], reduction="none")
+    return p, (true, cross_entropy, sums, squares)
