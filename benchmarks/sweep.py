@@ -32,6 +32,9 @@ SHAPES = [
 ]  # fmt: skip
 
 
+WARM_UP = 24  # optimizer steps, two epochs on EARTH: the score after one says little
+
+
 def search(folder: Path, seed: int, trials: int, settings: list[str], *sweep: str) -> list[dict]:
     """Runs one sweep in a folder of its own and returns its trials."""
     folder.mkdir(parents=True)
@@ -74,7 +77,10 @@ def main() -> None:
                 Path(temporary, f"random{seed}"), seed, trials, settings,
                 "sweep=random", "hydra.sweeper.pruner=null",
             )  # fmt: skip
-            pruned = search(Path(temporary, f"optuna{seed}"), seed, trials, settings, "sweep=optuna")
+            pruned = search(
+                Path(temporary, f"optuna{seed}"), seed, trials, settings,
+                "sweep=optuna", f"hydra.sweeper.pruner.n_warmup_steps={WARM_UP}",
+            )  # fmt: skip
             for name, found in (("random", full), ("optuna", pruned)):
                 states = [trial["state"] for trial in found]
                 counts = len(found), states.count("pruned"), states.count("fail")
