@@ -110,7 +110,7 @@ class _Packed:
 
     Attributes:
         place: worker and piece of memory.
-        memory: uint8; the piece, or a pinned copy.
+        memory: uint8, the piece.
         size: bytes of it in use.
         tensors: start in bytes, shape and type of each tensor.
         rest: the batch, pickled, with numbers of tensors.
@@ -146,7 +146,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(self.file, pickle.HIGHEST_PROTOCOL)
 
     def persistent_id(self, obj: Any) -> int | None:
-        if not isinstance(obj, Tensor):
+        if type(obj) is not Tensor:  # subclasses keep their own ways
             return None
         self.tensors.append(obj)
         return len(self.tensors) - 1
