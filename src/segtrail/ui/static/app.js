@@ -204,9 +204,22 @@ const pageKey = () => (PAGES.some(([name]) => name === state.get("page", "runs")
 /** @param {string} key */
 const pageModule = (key) => import(`./pages/${key}.js`);
 
-async function show() {
-  const ticket = ++showing;
+/** The body says which page is ready only while nothing that changes the page is under way. */
+let underway = 0;
+
+/** @param {() => void | Promise<void>} work */
+async function busy(work) {
+  underway++;
   document.body.dataset.ready = "";
+  try {
+    await work();
+  } finally {
+    if (!--underway) document.body.dataset.ready = pageKey();
+  }
+}
+
+const show = () => busy(async () => {
+  const ticket = ++showing;
   page.destroy?.();
   page = {};
   const key = pageKey();
@@ -218,7 +231,7 @@ async function show() {
     fill(root, notice("No runs yet", "Train one with ", h("code", {}, "python train.py"),
       ", or start ", h("code", {}, "segtrail ui DIR"), " with a folder that holds ", h("code", {}, ".neptune"),
       ". Runs appear here by themselves."));
-    return finish(ticket, key);
+    return;
   }
   try {
     const module = await pageModule(key);
@@ -229,13 +242,7 @@ async function show() {
     if (ticket === showing) fill(root, notice("This page could not be shown", /** @type {Error} */ (error).message));
     console.warn(error);
   }
-  finish(ticket, key);
-}
-
-/** @param {number} ticket @param {string} key */
-function finish(ticket, key) {
-  if (ticket === showing) document.body.dataset.ready = key;
-}
+});
 
 state.subscribe(async (keys) => {
   if (keys.has("project")) return location.reload();
@@ -245,14 +252,11 @@ state.subscribe(async (keys) => {
   if (["metric", "dir", "live", "runs", "ref"].some((key) => keys.has(key))) drawTop();
   else for (const node of $("top").querySelectorAll("nav a"))
     /** @type {HTMLAnchorElement} */ (node).href = state.link({ page: node.getAttribute("data-page") === "runs" ? null : node.getAttribute("data-page") });
-  const key = document.body.dataset.ready;
-  document.body.dataset.ready = "";
   try {
-    await page.update?.(keys);
+    await busy(() => page.update?.(keys));
   } catch (error) {
     toast(/** @type {Error} */ (error).message);
   }
-  document.body.dataset.ready = key || state.get("page", "runs");
 });
 
 /** Chooses the best five runs, quietly. */
