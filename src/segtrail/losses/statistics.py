@@ -172,7 +172,7 @@ def _probabilities(
     on_cpu = logits.device.type == "cpu"
     p = logits.new_empty(logits.shape)
     true = logits.new_empty(labels.shape)
-    cross_entropy = logits.new_empty(labels.shape) if entropy else None
+    cross_entropy = logits.new_empty(labels.shape) if entropy and not on_cpu else None
     sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
     masked = not on_cpu or not bool(valid.all())
     step = 1 if on_cpu else len(logits)  # image by image what a cache may hold
