@@ -15,7 +15,7 @@ from segtrail.models.deeplab_v1 import DeepLabV1
 from segtrail.models.deeplab_v2 import DeepLabV2
 from segtrail.models.fastfcn import FastFCN
 from segtrail.models.gscnn import GatedSCNN
-from segtrail.models.jpu import JPU, JPUX, DepthwiseConv
+from segtrail.models.jpu import JPU, JPUX, DepthwiseConv, SeparableBranch
 from segtrail.models.unet_original import UNetOriginal
 
 
@@ -156,7 +156,23 @@ def test_encoding_equals_its_definition() -> None:
 def test_depthwise_padding_changes_nothing() -> None:
     layer = DepthwiseConv(6, 8)
     x = torch.randn(1, 6, 20, 24)
-    torch.testing.assert_close(layer(x), nn.Conv2d.forward(layer, x))
+    expected = nn.functional.conv2d(x, layer.weight, padding=8, dilation=8, groups=6)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_the_folded_norm_of_a_branch_changes_nothing() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 20, 24)
+    for norm in (nn.BatchNorm2d, lambda channels: nn.GroupNorm(2, channels)):
+        branch = SeparableBranch(6, 4, 8, norm)
+        for parameter in branch.parameters():
+            nn.init.normal_(parameter)
+        torch.testing.assert_close(branch(x), nn.Sequential.forward(branch, x))  # batch statistics
+        branch.eval()
+        outputs = branch(x), nn.Sequential.forward(branch, x)
+        torch.testing.assert_close(*outputs)
+        gradients = [torch.autograd.grad(y.square().sum(), list(branch.parameters())) for y in outputs]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def norm(prefix: str) -> list[str]:
