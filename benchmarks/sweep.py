@@ -77,7 +77,7 @@ def main() -> None:
             )  # fmt: skip
             pruned = search(
                 Path(temporary, f"optuna{seed}"), seed, trials, settings,
-                "sweep=optuna", f"hydra.sweeper.pruner.n_warmup_steps={warm_up}",
+                "sweep=optuna", "pruner=halving", f"hydra.sweeper.pruner.min_resource={warm_up}",
             )  # fmt: skip
             for name, found in (("random", full), ("optuna", pruned)):
                 states = [trial["state"] for trial in found]

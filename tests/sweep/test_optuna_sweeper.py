@@ -78,6 +78,26 @@ def test_pruned_trials_stop_at_their_first_bad_report(tmp_path):
         assert list(trial["reports"]) == ["6"]  # of 18 steps
 
 
+def test_another_kind_of_pruner_is_chosen_by_name(tmp_path):
+    chosen = ["pruner=halving", "hydra.sweeper.pruner.min_resource=6", "hydra.sweeper.space=null"]
+    space = "optimizer.lr=choice(0.1,1e-9)"
+    assert run(tmp_path, *SWEEP, "sweep=optuna", "hydra.sweeper.trials=3", *chosen, space) == 0
+    for file in tmp_path.glob("outputs/*/*/*-*/config.yaml"):
+        pruner = OmegaConf.load(file).callbacks.pruning.pruner
+        assert pruner == {
+            "_target_": "optuna.pruners.SuccessiveHalvingPruner",
+            "min_resource": 6,
+            "reduction_factor": 3,
+        }
+    found = trials(tmp_path)
+    assert found[0]["state"] == "complete"  # none had come to the first rung before
+    best = -1.0
+    for trial in found:  # of up to three trials at a rung only the best so far goes on
+        value = trial["reports"]["6"]
+        assert value >= best or list(trial["reports"]) == ["6"]
+        best = max(best, value)
+
+
 def test_a_diverging_trial_is_recorded_and_the_sweep_goes_on(tmp_path):
     space = "optimizer.lr=choice(1e30,0.01)"
     assert run(tmp_path, *SWEEP, "sweep=grid", "optimizer=sgd", space) == 0, output(tmp_path)
