@@ -101,7 +101,7 @@ def split_void(logits: Tensor, target: Tensor, ignore_index: int | None) -> tupl
         valid = torch.ones_like(labels, dtype=torch.bool)
     else:
         valid = labels != ignore_index
-        labels = labels.masked_fill(~valid, 0)
+        labels = torch.where(valid, labels, 0)
     if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
         low, high = labels.aminmax()
         classes = 2 if independent else channels
