@@ -146,7 +146,7 @@ def test_segtrail_ui_serves_the_runs(folder: Path) -> None:
         assert "http://127.0.0.1" in said
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=15) is not None
+        assert process.wait(timeout=15) == 0
 
 
 def test_the_python_snippet_runs(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import hashlib
 import ipaddress
@@ -28,6 +27,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from segtrail.server import api_artifacts, api_files, api_projects, api_runs, api_sync
+from segtrail.server.announced import AnnouncedServer
 from segtrail.server.api_files import TooLargeError
 from segtrail.server.auth import Auth, AuthError, Caller, ForbiddenError
 from segtrail.server.call import BadRequestError, Call, MissingRunError
@@ -354,7 +354,7 @@ def main(argv: Sequence[str]) -> int:
         ).start()
     scheme = "https" if arguments.certificate else "http"
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"segtrail server at {scheme}://{host}:{listener.getsockname()[1]}", flush=True)
+    line = f"segtrail server at {scheme}://{host}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -364,7 +364,7 @@ def main(argv: Sequence[str]) -> int:
         ssl_keyfile=arguments.key,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+        AnnouncedServer(config, line).run(sockets=[listener])
     stopping.set()
     store.close()
     return 0

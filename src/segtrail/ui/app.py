@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from segtrail.server.announced import AnnouncedServer
 from segtrail.server.auth import Auth
 from segtrail.server.ingest import Follower
 from segtrail.server.oplog import find_logs
@@ -148,12 +149,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     url = f"http://{arguments.host}:{listener.getsockname()[1]}/"
     hosts = _LOCAL if arguments.host in ("127.0.0.1", "localhost", "::1") else ["*"]
-    print(f"segtrail ui: {url} (Ctrl+C stops it)", flush=True)
     app = create_app(store, follower, hosts)
     if not arguments.no_browser:
         threading.Thread(target=_open_browser, args=(app, follower, url), daemon=True).start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        AnnouncedServer(config, f"segtrail ui: {url} (Ctrl+C stops it)").run(sockets=[listener])
     store.close()
     return 0
