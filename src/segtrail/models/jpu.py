@@ -24,7 +24,11 @@ class DepthwiseConv(nn.Conv2d):
         )
 
     def forward(self, x: Tensor, norm: nn.modules.batchnorm._BatchNorm | None = None) -> Tensor:
-        """Convolves, and normalizes in the same pass if given a norm in eval mode."""
+        """Convolves, and normalizes in the same pass if given a norm in eval mode.
+
+        Shape:
+            (B, channels, H, W) -> the same.
+        """
         weight, bias = self.weight, self.bias
         if norm is not None:
             assert norm.running_mean is not None
