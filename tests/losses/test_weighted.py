@@ -105,8 +105,8 @@ def test_terms_share_one_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
     from segtrail.losses import statistics
 
     calls = []
-    original = statistics._probabilities
-    monkeypatch.setattr(statistics, "_probabilities", lambda *a: calls.append(1) or original(*a))
+    original = statistics._by_softmax
+    monkeypatch.setattr(statistics, "_by_softmax", lambda *a: calls.append(1) or original(*a))
     logits, target = cases.batch("random-4")
     loss = WeightedSum({"ce": CrossEntropyLoss(), "dice": DiceLoss(), "squared": DiceLoss(squared=True)})
     leaf = logits.clone().requires_grad_()

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segtrail.losses.base import masked_mean
 from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
 
@@ -45,7 +44,7 @@ class FocalLoss(StatisticsLoss):
         values = _Focal.apply(required(statistics.cross_entropy), self.gamma)
         if self.alpha is not None:
             values = values * self.alpha.to(values.dtype)[statistics.labels]
-        return masked_mean(values, statistics.valid)
+        return statistics.mean(values)
 
 
 class _Focal(torch.autograd.Function):
@@ -55,10 +54,10 @@ class _Focal(torch.autograd.Function):
     def forward(ctx: Any, entropy: Tensor, gamma: float) -> Tensor:
         wrong = torch.expm1(-entropy).neg_()  # 1 - p without cancellation
         wrong.clamp_(min=torch.finfo(entropy.dtype).tiny)  # a finite slope at p = 1 for gamma < 1
-        factor = wrong**gamma
-        slope = (entropy - wrong * entropy).mul_(gamma).mul_(wrong ** (gamma - 1)).add_(factor)
-        ctx.save_for_backward(slope)
-        return factor * entropy
+        power = wrong ** (gamma - 1)
+        slope = torch.addcmul(entropy, entropy, wrong, value=-1)  # p CE
+        ctx.save_for_backward(slope.mul_(gamma).add_(wrong).mul_(power))
+        return power.mul_(wrong).mul_(entropy)
 
     @staticmethod
     @once_differentiable

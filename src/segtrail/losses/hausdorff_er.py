@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from segtrail.losses.base import Loss
 
@@ -29,15 +28,12 @@ class HausdorffERLoss(Loss):
         erosions: number of erosions.
     """
 
-    kernel: Tensor
-
     def __init__(self, ignore_index: int | None = 255, alpha: float = 2.0, erosions: int = 10) -> None:
         super().__init__(ignore_index)
         if erosions < 1:
             raise ValueError(f"erosions is {erosions}; give at least 1")
         self.alpha = alpha
         self.erosions = erosions
-        self.register_buffer("kernel", torch.from_numpy(CROSS)[None, None], persistent=False)
 
     def compute(self, logits: Tensor, labels: Tensor, valid: Tensor, **derived: Tensor) -> Tensor:
         if labels.ndim == logits.ndim:
@@ -53,22 +49,42 @@ class HausdorffERLoss(Loss):
         if error.device.type == "cpu":
             total = _erode_opencv(error, weights)
         else:
-            total = _erode_batched(error, weights, self.kernel.to(error.dtype))
+            total = _erode_batched(error, weights)
         return total / known.expand_as(error).sum().clamp(min=1)
 
 
-def _erode_batched(error: Tensor, weights: list[float], kernel: Tensor) -> Tensor:
+def _erode_batched(error: Tensor, weights: list[float]) -> Tensor:
     """Weighted sum of all erosions of the planes of a (B, C, H, W) tensor."""
-    planes = error.flatten(0, 1).unsqueeze(1)
+    planes = error
     total = error.new_zeros(())
     for weight in weights:
-        mean = F.conv2d(planes, kernel, padding=1)
+        mean = _CrossMean.apply(planes)
         planes = (mean - 0.5).masked_fill(mean < 0.5, 0)
         low, high = planes.amin((2, 3), keepdim=True), planes.amax((2, 3), keepdim=True)
         flat = high == low
         planes = (planes - torch.where(flat, 0, low)) / torch.where(flat, 1, high - low)
         total = total + weight * planes.sum()
     return total
+
+
+class _CrossMean(torch.autograd.Function):
+    """Mean over a pixel and its four neighbors, with zeros outside; it is its own adjoint.
+
+    Sums rather than a convolution, whose factors a GPU may round to TF32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        total = planes.clone()
+        total[..., 1:, :] += planes[..., :-1, :]
+        total[..., :-1, :] += planes[..., 1:, :]
+        total[..., 1:] += planes[..., :-1]
+        total[..., :-1] += planes[..., 1:]
+        return total.div_(5)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _CrossMean.apply(grad)
 
 
 @torch.compiler.disable

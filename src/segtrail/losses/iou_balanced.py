@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrail.losses.base import masked_mean
 from segtrail.losses.region import ratio, soft_counts
 from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
@@ -149,7 +148,7 @@ class PixelIoUBalancedLoss(StatisticsLoss):
         self.eta = eta
 
     def of(self, statistics: Statistics) -> Tensor:
-        entropy = torch.where(statistics.valid, required(statistics.cross_entropy), 0)
+        entropy = required(statistics.cross_entropy)
         counts = soft_counts(statistics, squared=False)
         iou = ratio(counts.intersection, counts.labelled + counts.false_positives).detach()
         labels = statistics.labels
@@ -158,4 +157,4 @@ class PixelIoUBalancedLoss(StatisticsLoss):
         else:
             of_region = iou.gather(1, labels.flatten(1)).view(labels.shape)
         weights = _same_sum(((1 + of_region) / 2) ** self.eta, entropy)
-        return masked_mean(weights * entropy, statistics.valid)
+        return statistics.mean(weights * entropy)

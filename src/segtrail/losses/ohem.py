@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from segtrail.losses.base import masked_mean
@@ -37,5 +36,5 @@ class OHEMLoss(StatisticsLoss):
         valid = statistics.valid
         entropy = required(statistics.cross_entropy)
         kept = valid.sum().clamp(min=1, max=self.min_kept)
-        last_kept = kth_largest(torch.where(valid, entropy, 0).detach(), kept)
+        last_kept = kth_largest(entropy.detach(), kept, at_most=self.min_kept)
         return masked_mean(entropy, valid & ((entropy > -math.log(self.threshold)) | (entropy >= last_kept)))

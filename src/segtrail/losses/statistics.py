@@ -2,11 +2,15 @@
 
 With p the softmax, y the labels, and every sum over the valid pixels of an image, these are: p_y at
 every pixel, its cross-entropy, and for each class c the sums of p_c and p_c^2 over the pixels that are
-not of the class. No tensor of the logits' size is made but the softmax, which becomes the gradient.
+not of the class. No tensor of the logits' size is made but the softmax, which becomes the gradient; on a
+GPU that Triton compiles for, :mod:`segtrail.losses.fused` makes nothing but the gradient.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +27,8 @@ class Statistics:
     """The module's quantities for a batch; those that no loss asked for are None.
 
     Attributes:
-        true_probability: p_y, of the labels' shape.
-        cross_entropy: -log p_y, of the labels' shape.
+        true_probability: p_y, of the labels' shape; 1 at void pixels.
+        cross_entropy: -log p_y, of the labels' shape; 0 at void pixels.
         false_positives: sums of p_c over the pixels not of class c, (B, C).
         false_squares: the same of p_c^2.
         logits, labels, valid: as in :meth:`segtrail.losses.base.Loss.compute`.
@@ -43,9 +47,12 @@ class Statistics:
         """True if every channel is a binary problem of its own."""
         return self.labels.ndim == 4
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the valid pixels, 0 if there are none, of values that are 0 at void pixels."""
+        return values.sum() / self.valid.sum().clamp(min=1)
+
     def by_label(self, values: Tensor) -> Tensor:
-        """Sums over each class's pixels, (B, C), of values at the pixels."""
-        values = torch.where(self.valid, values, 0)
+        """Sums over each class's pixels, (B, C), of values at the pixels that are 0 at void pixels."""
         if self.independent:
             return (values * self.labels).sum((2, 3))
         # every row has accumulators of its own: exact for many pixels, little contention on a GPU
@@ -54,7 +61,7 @@ class Statistics:
 
     def labelled(self) -> Tensor:
         """Number of valid pixels of each class, (B, C)."""
-        return self.by_label(torch.ones_like(self.true_probability))
+        return self.by_label(self.valid.to(self.true_probability.dtype))
 
     def pixels(self) -> Tensor:
         """Number of valid pixels of each image, (B, 1), or of each image's channels, (B, C)."""
@@ -100,7 +107,7 @@ def statistics(logits: Tensor, labels: Tensor, valid: Tensor, needs: frozenset[s
 def _by_sigmoid(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    toward_label = torch.where(labels == 1, logits, -logits)
+    toward_label = torch.where(valid, torch.where(labels == 1, logits, -logits), torch.inf)
     wrong = torch.where((labels == 0) & valid, (-toward_label).sigmoid(), 0)
     return (
         toward_label.sigmoid(),
@@ -114,7 +121,16 @@ def _by_sigmoid(
 def _by_softmax(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    if logits.is_cuda and _has_triton():
+        from segtrail.losses.fused import FusedStatistics
+
+        return FusedStatistics.apply(logits, labels, valid, entropy, first, second)
     return _SoftmaxStatistics.apply(logits, labels, valid, entropy, first, second)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 class _SoftmaxStatistics(torch.autograd.Function):
@@ -124,10 +140,26 @@ class _SoftmaxStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
-        wrong, found = _probabilities(logits, labels, valid, entropy, first, second)
-        ctx.save_for_backward(logits, labels, valid, found[0])
-        ctx.wrong = wrong if ctx.needs_input_grad[0] else None
-        return found
+        p = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        cross_entropy = logits.new_empty(labels.shape)
+        sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
+        masked = logits.device.type != "cpu" or not bool(valid.all())
+        for at in _parts(logits):
+            part, own = p[at], labels[at].unsqueeze(1)
+            torch.log_softmax(logits[at], 1, out=part)
+            torch.neg(part.gather(1, own).squeeze(1), out=cross_entropy[at])
+            if ctx.regions:
+                _of_others(part, own, valid[at] if masked else None)
+            if sums is not None:
+                sums[at] = part.sum((2, 3))
+            if squares is not None:
+                squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
+        if masked:
+            cross_entropy.masked_fill_(~valid, 0)
+        true = cross_entropy.neg().exp_()
+        ctx.save_for_backward(logits, labels, valid, true)
+        ctx.p = p if ctx.needs_input_grad[0] else None
+        return true, cross_entropy if entropy else None, sums, squares
 
     @staticmethod
     @once_differentiable
@@ -140,65 +172,47 @@ class _SoftmaxStatistics(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         logits, labels, valid, true = ctx.saved_tensors
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
-        wrong, ctx.wrong = ctx.wrong, None
-        if wrong is None:
-            wrong = _probabilities(logits, labels, valid, False, ctx.regions, False)[0]
+        gradient, ctx.p = ctx.p, None
+        again = gradient is None
+        if again:
+            gradient = torch.log_softmax(logits, 1)
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
-        for i, p in enumerate(wrong):  # image by image: small temporaries, and p stays in a cache
-            factor = torch.zeros_like(true[i]) if grad_entropy is None else grad_entropy[i]
+        for at in _parts(logits):
+            p, own, label, known = gradient[at], true[at], labels[at].unsqueeze(1), valid[at]
+            if not ctx.regions:
+                p.exp_()
+            elif again:
+                _of_others(p, label, known)
+            factor = torch.zeros_like(own) if grad_entropy is None else grad_entropy[at]
             if grad_true is not None:
-                factor = factor - true[i] * grad_true[i]
+                factor = factor - own * grad_true[at]
             if grad_first is not None:
-                factor = factor - (grad_first[i] @ p.flatten(1)).view_as(factor)
+                factor = factor - (grad_first[at].unsqueeze(1) @ p.flatten(2)).view_as(factor)
             if grad_second is not None:
-                slope = 2 * grad_second[i, :, None, None]
-                factor = factor - (p.square() * slope).sum(0)
-            at_label = true[i] * (factor if grad_true is None else factor + grad_true[i])
+                slope = 2 * grad_second[at][..., None, None]
+                factor = factor - (p.square() * slope).sum(1)
+            at_label = own * (factor if grad_true is None else factor + grad_true[at])
             if grad_entropy is not None:
-                at_label -= grad_entropy[i]
+                at_label -= grad_entropy[at]
+            factor = (factor if ctx.regions else torch.where(known, factor, 0)).unsqueeze(1)
             if grad_first is not None:
-                factor = grad_first[i, :, None, None] + factor
+                factor = grad_first[at][..., None, None] + factor
             if grad_second is not None:
                 factor = torch.addcmul(factor, p, slope)
             p.mul_(factor)
-            p.scatter_(0, labels[i : i + 1], torch.where(valid[i], at_label, 0).unsqueeze(0))
-        return wrong, None, None, None, None, None
+            p.scatter_(1, label, torch.where(known, at_label, 0).unsqueeze(1))
+        return gradient, None, None, None, None, None
 
 
-def _probabilities(
-    logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
-) -> tuple[Tensor, tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]]:
-    """Softmax with zeros at void and, for sums over regions, at the labels; the four quantities."""
-    on_cpu = logits.device.type == "cpu"
-    p = logits.new_empty(logits.shape)
-    true = logits.new_empty(labels.shape)
-    cross_entropy = logits.new_empty(labels.shape) if entropy and not on_cpu else None
-    sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
-    masked = not on_cpu or not bool(valid.all())
-    step = 1 if on_cpu else len(logits)  # image by image what a cache may hold
-    for start in range(0, len(logits), step):
-        at = slice(start, start + step)
-        part, own = p[at], labels[at].unsqueeze(1)
-        if on_cpu:
-            torch.softmax(logits[at], 1, out=part)
-        else:
-            torch.log_softmax(logits[at], 1, out=part)
-            if cross_entropy is not None:
-                cross_entropy[at] = -part.gather(1, own).squeeze(1)
-            part.exp_()
-        true[at] = part.gather(1, own).squeeze(1)
-        if masked:
-            part.mul_(valid[at].unsqueeze(1))
-        if first or second:
-            part.scatter_(1, own, 0)
-        if sums is not None:
-            sums[at] = part.sum((2, 3))
-        if squares is not None:
-            squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
-    if on_cpu and entropy:
-        cross_entropy = -true.log()
-        lost = true < 1e-30  # underflow: take these few from the logits
-        if lost.any():
-            columns = logits.movedim(1, -1)[lost]
-            cross_entropy[lost] = F.cross_entropy(columns, labels[lost], reduction="none")
-    return p, (true, cross_entropy, sums, squares)
+def _of_others(log_p: Tensor, label: Tensor, valid: Tensor | None) -> None:
+    """Turns log p_c into p_c, or 0 at void pixels and where c is the label."""
+    log_p.exp_()
+    if valid is not None:
+        log_p.mul_(valid.unsqueeze(1))
+    log_p.scatter_(1, label, 0)
+
+
+def _parts(logits: Tensor) -> Iterator[slice]:
+    """Slices of the batch: image by image on the CPU, so that temporaries are small and stay in a cache."""
+    step = 1 if logits.device.type == "cpu" else max(1, len(logits))
+    return (slice(start, start + step) for start in range(0, len(logits), step))

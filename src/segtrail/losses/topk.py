@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
@@ -27,22 +30,47 @@ class TopKLoss(StatisticsLoss):
         self.k = k
 
     def of(self, statistics: Statistics) -> Tensor:
-        valid, entropy = statistics.valid, required(statistics.cross_entropy)
-        found = torch.where(valid, entropy.detach(), 0)
-        count = (valid.sum() * self.k / 100).long().clamp(min=1)
-        last = kth_largest(found, count)
-        above = (found > last) & valid
-        tied = (found == last) & valid
-        share = (count - above.sum()) / tied.sum().clamp(min=1)
-        weight = torch.addcmul(above.to(entropy.dtype), tied.to(entropy.dtype), share)
-        return (entropy * weight).sum() / count
+        return _MeanOfLargest.apply(required(statistics.cross_entropy), statistics.valid, self.k / 100)
 
 
-def kth_largest(values: Tensor, k: Tensor) -> Tensor:
-    """The k-th largest of non-negative numbers, k an integer on their device; no synchronization there."""
+class _MeanOfLargest(torch.autograd.Function):
+    """Mean of a share of the valid numbers, the largest; those that tie for the last place share it.
+
+    The numbers are not negative, and 0 where they are not valid.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, valid: Tensor, share: float) -> Tensor:
+        count = (valid.sum() * share).long().clamp(min=1)
+        last = kth_largest(values, count, at_most=int(values.numel() * share))
+        ctx.save_for_backward(values, valid, count, last)
+        return last + (values - last).clamp_(min=0).sum() / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        values, valid, count, last = ctx.saved_tensors
+        above = values > last
+        tied = (values == last).logical_and_(valid)
+        of_tied = (count - above.count_nonzero()) / tied.count_nonzero().clamp_(min=1)
+        slope = grad / count
+        return torch.where(above, slope, torch.where(tied, slope * of_tied, 0)), None, None
+
+
+@torch.compiler.disable
+def kth_largest(values: Tensor, k: Tensor, at_most: int) -> Tensor:
+    """The k-th largest of non-negative numbers; no synchronization where they are on a device.
+
+    Args:
+        values: any shape.
+        k: integer on the values' device.
+        at_most: what k cannot exceed unless it is 1, known without looking.
+    """
     if values.device.type == "cpu":
+        # np.abs: the bits of -0 are not those of 0
         return values.new_tensor(_kth_largest(np.abs(values.numpy().ravel()), int(k)))
-    return values.flatten().sort(descending=True).values.gather(0, k.view(1) - 1)[0]
+    at_most = min(max(1, at_most), values.numel())
+    return values.flatten().topk(at_most).values.gather(0, k.view(1) - 1)[0]
 
 
 def _kth_largest(values: np.ndarray, k: int) -> float:
