@@ -1,15 +1,21 @@
-"""The Triton kernels, interpreted on the CPU, give what the plain statistics give."""
+"""The Triton kernels: interpreted they give what the plain statistics give, and they compile for GPUs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
+import pytest
 import torch
+import triton
 from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
-from segtrail.losses import statistics
+from segtrail.losses import fused, statistics
 
 FLAGS = ((True, False, False), (False, True, False), (False, False, True), (True, True, True))
 # classes, rounded up or not, one program or many, a last program that is not full
@@ -40,14 +46,12 @@ def outputs_and_gradient(
 
 
 def compare() -> None:
-    from segtrail.losses.fused import FusedStatistics
-
     for size in SHAPES:
         for dtype in (torch.float32, torch.float64):
             for flags in FLAGS:
                 both = (
                     outputs_and_gradient(function, size, dtype, flags)
-                    for function in (FusedStatistics, statistics._SoftmaxStatistics)
+                    for function in (fused.FusedStatistics, statistics._SoftmaxStatistics)
                 )
                 for ours, wanted in zip(*both, strict=True):
                     assert (ours is None) == (wanted is None)
@@ -62,6 +66,47 @@ def test_interpreted_kernels_agree_with_the_plain_statistics() -> None:
     # a process of its own: Triton chooses between compiling and interpreting when it is imported
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-m", "tests.losses.test_fused"], env=environment, check=True)
+
+
+@pytest.mark.parametrize("capability", [75, 80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+def test_kernels_compile_for_gpus(capability: int, dtype: str, tmp_path: Path) -> None:
+    target = GPUTarget("cuda", capability, 32)
+    types = {"labels": "*i64", "valid": "*i1", "pixels": "i32", "classes": "i32"}
+    sizes = {"rows": 32, "columns": 128}
+    for kernel, quantities in (
+        (fused._forward, {"first": ["sums"], "second": ["squares"]}),
+        (
+            fused._backward,
+            {f"has_{name}": [f"grad_{name}"] for name in ("true", "entropy", "first", "second")},
+        ),
+    ):
+        for given in (True, False):
+            absent = [name for names in quantities.values() for name in names if not given]
+            constants = {**sizes, **dict.fromkeys(quantities, given), **dict.fromkeys(absent)}
+            signature = {
+                name: "constexpr" if name in constants else types.get(name, f"*{dtype}")
+                for name in kernel.arg_names
+            }
+            positions = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+            with triton.knobs.cache.scope():
+                triton.knobs.cache.dir = str(tmp_path)
+                source = ASTSource(fn=kernel, signature=signature, constexprs=positions)
+                assert triton.compile(source, target=target).asm["cubin"]
+
+
+def test_a_gpu_without_triton_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(fused.FusedStatistics, "apply", broken)
+    statistics._on_gpu.cache_clear()
+    with pytest.warns(UserWarning, match=r"do not run on cpu \(Failed to find C compiler\)"):
+        assert statistics._on_gpu(torch.device("cpu")) is statistics._SoftmaxStatistics
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert statistics._on_gpu(torch.device("cpu")) is statistics._SoftmaxStatistics
+    statistics._on_gpu.cache_clear()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ GPU that Triton compiles for, :mod:`segtrail.losses.fused` makes nothing but the
 from __future__ import annotations
 
 import functools
-import importlib.util
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -121,16 +121,27 @@ def _by_sigmoid(
 def _by_softmax(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    if logits.is_cuda and _has_triton():
-        from segtrail.losses.fused import FusedStatistics
-
-        return FusedStatistics.apply(logits, labels, valid, entropy, first, second)
-    return _SoftmaxStatistics.apply(logits, labels, valid, entropy, first, second)
+    function = _on_gpu(logits.device) if logits.is_cuda else _SoftmaxStatistics
+    return function.apply(logits, labels, valid, entropy, first, second)
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _on_gpu(device: torch.device) -> type[torch.autograd.Function]:
+    """The fused kernels if they run there: Triton may be missing, or lack the C compiler that some need."""
+    try:
+        from segtrail.losses.fused import FusedStatistics
+
+        logits = torch.zeros(1, 2, 1, 1, device=device, requires_grad=True)
+        labels = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
+        FusedStatistics.apply(logits, labels, labels == 0, True, True, True)[0].sum().backward()
+    except Exception as error:
+        warnings.warn(
+            f"Triton's kernels do not run on {device} ({error}); losses take PyTorch's, slower and with more "
+            "memory",
+            stacklevel=2,
+        )
+        return _SoftmaxStatistics
+    return FusedStatistics
 
 
 class _SoftmaxStatistics(torch.autograd.Function):
