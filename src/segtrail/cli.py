@@ -16,6 +16,7 @@ from segtrail.config.compose import config_folder, finish, register
 from segtrail.data.types import DataError
 
 USER_ERROR = 2
+INTERRUPTED = 130  # as a shell has it of a program that SIGINT ended
 
 VERBS = {
     "ui": ("segtrail.ui.app", "compare runs in the browser"),
@@ -55,8 +56,11 @@ def main() -> None:
         del sys.argv[1]
         applications[verb]()
     elif verb in VERBS:
-        module = importlib.import_module(VERBS[verb][0])
-        sys.exit(_told(lambda: module.main(sys.argv[2:])))
+        try:
+            module = importlib.import_module(VERBS[verb][0])
+            sys.exit(_told(lambda: module.main(sys.argv[2:])))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
     elif verb in {"-h", "--help"}:
         print(_usage())
     elif verb == "--version":

@@ -52,7 +52,7 @@ class WeightedCrossEntropyLoss(CrossEntropyLoss):
     def __init__(
         self,
         num_classes: int,
-        weights: str | Sequence[float] = "median_frequency",
+        weights: str | Sequence[float] = "effective_number",
         ignore_index: int | None = 255,
         label_smoothing: float = 0.0,
     ) -> None:

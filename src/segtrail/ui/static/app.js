@@ -19,6 +19,7 @@ import { RunTable } from "./table.js";
  * @property {() => import("./table.js").Row[]} rows those that pass the filter
  * @property {(ids: string[]) => void} select
  * @property {() => Promise<void>} reload
+ * @property {(work: () => void | Promise<void>) => Promise<void>} busy says that the page is not ready until the work is done
  *
  * @typedef {{update?: (keys: Set<string>) => void | Promise<void>, live?: (ids: string[]) => void | Promise<void>,
  *   key?: (event: KeyboardEvent) => boolean, destroy?: () => void}} Page
@@ -77,6 +78,7 @@ const context = {
     drawRail();
     await page.live?.([]);
   },
+  busy,
 };
 
 // ---------------------------------------------------------------- top bar

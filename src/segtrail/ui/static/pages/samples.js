@@ -500,12 +500,10 @@ export async function mount(root, context) {
         root.dataset.drawn = String(performance.now() - started);
         prefetch(+slider.value);
       },
-      onchange: async () => {
-        document.body.dataset.ready = "";
+      onchange: () => context.busy(async () => {
         await refresh();
         drawToolbar();
-        document.body.dataset.ready = "samples";
-      },
+      }),
     });
     const wrong = confused();
     const playing = h("button", { title: "Play through the steps", id: "play", onclick: () => play(slider) }, "▶");
