@@ -1,6 +1,7 @@
 """The verbs of ``segtrail``, apart from what they do."""
 
-import importlib
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,8 @@ def test_an_interrupt_at_any_time_ends_a_verb_quietly(verb: str, monkeypatch: py
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib, "import_module", interrupted)
-    monkeypatch.setattr("sys.argv", ["segtrail", verb])
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=interrupted))
+    monkeypatch.setattr(sys, "argv", ["segtrail", verb])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 130
