@@ -30,19 +30,20 @@ class TopKLoss(StatisticsLoss):
         self.k = k
 
     def of(self, statistics: Statistics) -> Tensor:
-        return _MeanOfLargest.apply(required(statistics.cross_entropy), statistics.valid, self.k / 100)
+        return _MeanOfLargest.apply(required(statistics.cross_entropy), statistics.valid, self.k)
 
 
 class _MeanOfLargest(torch.autograd.Function):
-    """Mean of a share of the valid numbers, the largest; those that tie for the last place share it.
+    """Mean of the largest valid numbers, k percent of them; those that tie for the last place share it.
 
     The numbers are not negative, and 0 where they are not valid.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, valid: Tensor, share: float) -> Tensor:
-        count = (valid.sum() * share).long().clamp(min=1)
-        last = kth_largest(values, count, at_most=int(values.numel() * share))
+    def forward(ctx: Any, values: Tensor, valid: Tensor, k: float) -> Tensor:
+        at_most = max(1, int(values.numel() * k / 100))
+        count = (valid.sum() * k / 100).long().clamp(1, at_most)
+        last = kth_largest(values, count, at_most)
         ctx.save_for_backward(values, valid, count, last)
         return last + (values - last).clamp_(min=0).sum() / count
 
@@ -59,26 +60,14 @@ class _MeanOfLargest(torch.autograd.Function):
 
 @torch.compiler.disable
 def kth_largest(values: Tensor, k: Tensor, at_most: int) -> Tensor:
-    """The k-th largest of non-negative numbers; no synchronization where they are on a device.
+    """The k-th largest number; no synchronization where they are on a device.
 
     Args:
         values: any shape.
         k: integer on the values' device.
-        at_most: what k cannot exceed unless it is 1, known without looking.
+        at_most: what k cannot exceed, known without looking.
     """
     if values.device.type == "cpu":
-        # np.abs: the bits of -0 are not those of 0
-        return values.new_tensor(_kth_largest(np.abs(values.numpy().ravel()), int(k)))
-    at_most = min(max(1, at_most), values.numel())
-    return values.flatten().topk(at_most).values.gather(0, k.view(1) - 1)[0]
-
-
-def _kth_largest(values: np.ndarray, k: int) -> float:
-    if values.dtype == np.float32:
-        # the upper bits of non-negative floats sort like integers: find the bin, then look into it alone
-        bins = values.view(np.int32) >> 15
-        above = np.cumsum(np.bincount(bins, minlength=1 << 16)[::-1])
-        index = int(np.searchsorted(above, k))
-        k -= int(above[index - 1]) if index else 0
-        values = values[bins == len(above) - 1 - index]
-    return float(np.partition(values, len(values) - k)[len(values) - k])
+        place = values.numel() - int(k)
+        return values.new_tensor(np.partition(values.numpy(), place, axis=None)[place])
+    return values.flatten().topk(min(at_most, values.numel())).values.gather(0, k.view(1) - 1)[0]
