@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -104,6 +105,29 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         for rank in range(2):
             (loss(model(logits[rank : rank + 1].float()), target[rank : rank + 1]) / 2).backward()
         torch.testing.assert_close(torch.load(tmp_path / f"{name}.pt", weights_only=True), model.weight.grad)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("channels", "shape"), [(4, (6, 8)), (1, (6, 8)), (3, (3, 6, 8))])
+def test_nothing_is_read_back_from_a_device(
+    name: str, channels: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the meta device, which has no numbers, whatever would wait for a GPU raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # not for meta
+    logits = torch.empty(2, channels, 6, 8, device="meta", requires_grad=True)
+    target = torch.empty(2, *shape, dtype=torch.long, device="meta")
+    value = make(name, channels).to("meta")(logits, target)
+    value.backward()
+    assert value.shape == ()
+    assert logits.grad is not None
+
+
+def test_the_meta_device_has_no_numbers() -> None:
+    """So the test above can fail."""
+    with pytest.raises(RuntimeError):
+        torch.empty(2, device="meta").sum().item()
+    with pytest.raises(RuntimeError):
+        bool(torch.empty(2, device="meta").any())
 
 
 @pytest.mark.gpu
