@@ -97,20 +97,21 @@ def split_void(logits: Tensor, target: Tensor, ignore_index: int | None) -> tupl
     if target.shape != expected:
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}")
     labels = target.long()
-    if ignore_index is None:
+    # looking costs a synchronization on a device
+    look = labels.device.type == "cpu" and labels.numel() > 0 and not torch.compiler.is_compiling()
+    low, high = map(int, labels.aminmax()) if look else (0, 0)
+    if ignore_index is None or (look and not low <= ignore_index <= high):
         valid = torch.ones_like(labels, dtype=torch.bool)
     else:
         valid = labels != ignore_index
         labels = torch.where(valid, labels, 0)
-    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
-        low, high = labels.aminmax()
-        classes = 2 if independent else channels
-        if low < 0 or high >= classes:
-            wrong = int(low) if low < 0 else int(high)
-            raise ValueError(
-                f"label {wrong} in the target, but the logits stand for classes 0..{classes - 1} and void is "
-                f"{ignore_index}; mend the masks, num_classes or ignore_index"
-            )
+        low, high = map(int, labels.aminmax()) if look else (0, 0)
+    classes = 2 if independent else channels
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"label {low if low < 0 else high} in the target, but the logits stand for classes "
+            f"0..{classes - 1} and void is {ignore_index}; mend the masks, num_classes or ignore_index"
+        )
     return labels, valid
 
 
