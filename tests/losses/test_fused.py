@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import triton
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from segtrail.losses import fused, statistics
+from segtrail.losses import statistics
+
+triton = pytest.importorskip("triton", reason="Triton comes with torch on Linux")
+compiler = pytest.importorskip("triton.compiler")
+backends = pytest.importorskip("triton.backends.compiler")
+fused = pytest.importorskip("segtrail.losses.fused")
 
 FLAGS = ((True, False, False), (False, True, False), (False, False, True), (True, True, True))
 # classes, rounded up or not, one program or many, a last program that is not full
@@ -71,7 +73,7 @@ def test_interpreted_kernels_agree_with_the_plain_statistics() -> None:
 @pytest.mark.parametrize("capability", [75, 80, 90])
 @pytest.mark.parametrize("dtype", ["fp32", "fp64"])
 def test_kernels_compile_for_gpus(capability: int, dtype: str, tmp_path: Path) -> None:
-    target = GPUTarget("cuda", capability, 32)
+    target = backends.GPUTarget("cuda", capability, 32)
     types = {"labels": "*i64", "valid": "*i1", "pixels": "i32", "classes": "i32"}
     sizes = {"rows": 32, "columns": 128}
     for kernel, quantities in (
@@ -91,7 +93,7 @@ def test_kernels_compile_for_gpus(capability: int, dtype: str, tmp_path: Path) -
             positions = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
             with triton.knobs.cache.scope():
                 triton.knobs.cache.dir = str(tmp_path)
-                source = ASTSource(fn=kernel, signature=signature, constexprs=positions)
+                source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=positions)
                 assert triton.compile(source, target=target).asm["cubin"]
 
 
