@@ -131,9 +131,10 @@ def _on_gpu(device: torch.device) -> type[torch.autograd.Function]:
     try:
         from segtrail.losses.fused import FusedStatistics
 
-        logits = torch.zeros(1, 2, 1, 1, device=device, requires_grad=True)
-        labels = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
-        FusedStatistics.apply(logits, labels, labels == 0, True, True, True)[0].sum().backward()
+        with torch.inference_mode(False), torch.enable_grad():  # validation may come first
+            logits = torch.zeros(1, 2, 1, 1, device=device, requires_grad=True)
+            labels = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
+            FusedStatistics.apply(logits, labels, labels == 0, True, True, True)[0].sum().backward()
     except Exception as error:
         warnings.warn(
             f"Triton's kernels do not run on {device} ({error}); losses take PyTorch's, slower and with more "
