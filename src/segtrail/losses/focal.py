@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segtrail.losses.statistics import Statistics, StatisticsLoss, required
+from segtrail.losses.statistics import Statistics, StatisticsLoss, parts, required
 
 
 class FocalLoss(StatisticsLoss):
@@ -52,12 +52,17 @@ class _Focal(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, entropy: Tensor, gamma: float) -> Tensor:
-        wrong = torch.expm1(-entropy).neg_()  # 1 - p without cancellation
-        wrong.clamp_(min=torch.finfo(entropy.dtype).tiny)  # a finite slope at p = 1 for gamma < 1
-        power = wrong ** (gamma - 1)
-        slope = torch.addcmul(entropy, entropy, wrong, value=-1)  # p CE
-        ctx.save_for_backward(slope.mul_(gamma).add_(wrong).mul_(power))
-        return power.mul_(wrong).mul_(entropy)
+        value, slope = torch.empty_like(entropy), torch.empty_like(entropy)
+        for at in parts(entropy):
+            part = entropy[at]
+            wrong = torch.expm1(-part).neg_()  # 1 - p without cancellation
+            wrong.clamp_(min=torch.finfo(entropy.dtype).tiny)  # a finite slope at p = 1 for gamma < 1
+            power = wrong ** (gamma - 1)
+            torch.addcmul(part, part, wrong, value=-1, out=slope[at])  # p CE
+            slope[at].mul_(gamma).add_(wrong).mul_(power)
+            torch.mul(power.mul_(wrong), part, out=value[at])
+        ctx.save_for_backward(slope)
+        return value
 
     @staticmethod
     @once_differentiable

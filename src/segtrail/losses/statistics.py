@@ -153,22 +153,22 @@ class _SoftmaxStatistics(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
         p = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        cross_entropy = logits.new_empty(labels.shape)
+        cross_entropy, true = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
         sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
         masked = logits.device.type != "cpu" or not bool(valid.all())
-        for at in _parts(logits):
+        for at in parts(logits):
             part, own = p[at], labels[at].unsqueeze(1)
             torch.log_softmax(logits[at], 1, out=part)
             torch.neg(part.gather(1, own).squeeze(1), out=cross_entropy[at])
+            if masked:
+                cross_entropy[at].masked_fill_(~valid[at], 0)
+            torch.neg(cross_entropy[at], out=true[at]).exp_()
             if ctx.regions:
                 _of_others(part, own, valid[at] if masked else None)
             if sums is not None:
                 sums[at] = part.sum((2, 3))
             if squares is not None:
                 squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
-        if masked:
-            cross_entropy.masked_fill_(~valid, 0)
-        true = cross_entropy.neg().exp_()
         ctx.save_for_backward(logits, labels, valid, true)
         ctx.p = p if ctx.needs_input_grad[0] else None
         return true, cross_entropy if entropy else None, sums, squares
@@ -189,7 +189,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
         if again:
             gradient = torch.log_softmax(logits, 1)
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
-        for at in _parts(logits):
+        for at in parts(logits):
             p, own, label, known = gradient[at], true[at], labels[at].unsqueeze(1), valid[at]
             if not ctx.regions:
                 p.exp_()
@@ -224,7 +224,7 @@ def _of_others(log_p: Tensor, label: Tensor, valid: Tensor | None) -> None:
     log_p.scatter_(1, label, 0)
 
 
-def _parts(logits: Tensor) -> Iterator[slice]:
+def parts(batch: Tensor) -> Iterator[slice]:
     """Slices of the batch: image by image on the CPU, so that temporaries are small and stay in a cache."""
-    step = 1 if logits.device.type == "cpu" else max(1, len(logits))
-    return (slice(start, start + step) for start in range(0, len(logits), step))
+    step = 1 if batch.device.type == "cpu" else max(1, len(batch))
+    return (slice(start, start + step) for start in range(0, len(batch), step))
