@@ -79,10 +79,10 @@ def test_kernels_compile_for_gpus(capability: int, dtype: str, tmp_path: Path) -
     types = {"labels": "*i64", "valid": "*i1", "pixels": "i32", "classes": "i32"}
     sizes = {"rows": 32, "columns": 128}
     for kernel, quantities in (
-        (fused._forward, {"first": ["sums"], "second": ["squares"]}),
+        (fused._forward, {"first": ["true", "sums"], "second": ["squares"]}),
         (
             fused._backward,
-            {f"has_{name}": [f"grad_{name}"] for name in ("true", "entropy", "first", "second")},
+            {f"has_{name}": [f"grad_{name}"] for name in ("entropy", "true", "first", "second")},
         ),
     ):
         for given in (True, False):

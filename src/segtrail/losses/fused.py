@@ -19,30 +19,31 @@ TILE = 4096
 
 
 class FusedStatistics(torch.autograd.Function):
-    """p_y, -log p_y, and the sums of p_c and p_c^2 over the valid pixels of other classes, as asked for."""
+    """-log p_y, p_y, and the sums of p_c and p_c^2 over the valid pixels of other classes, as asked for."""
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         logits, labels, valid = logits.contiguous(), labels.contiguous(), valid.contiguous()
         images, classes = logits.shape[:2]
         grid, tile = _tiles(labels, classes)
-        true, cross_entropy, normalizer = (logits.new_empty(labels.shape) for _ in range(3))
+        cross_entropy, normalizer = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
+        true = logits.new_empty(labels.shape) if first or second else None
         # a row for every program, summed afterwards: no atomic additions, the same result every time
         sums, squares = (
             logits.new_empty(images, grid[0], classes) if wanted else None for wanted in (first, second)
         )
         with torch.cuda.device_of(logits):
             _forward[grid](
-                *(logits, labels, valid, true, cross_entropy, normalizer, sums, squares),
+                *(logits, labels, valid, cross_entropy, normalizer, true, sums, squares),
                 *(labels[0].numel(), classes, *tile, first, second),
             )
         ctx.save_for_backward(logits, labels, valid, normalizer)
         return (
-            true,
             cross_entropy if entropy else None,
+            true,
             None if sums is None else sums.sum(1),
             None if squares is None else squares.sum(1),
         )
@@ -89,9 +90,9 @@ def _forward(
     logits,
     labels,
     valid,
-    true,
     entropy,
     normalizer,
+    true,
     sums,
     squares,
     pixels,
@@ -112,9 +113,9 @@ def _forward(
     to_normal = tl.log(total)
     minus_log = to_normal - (tl.sum(tl.where(own, x, 0.0), 0) - highest)
     tl.store(entropy + at_pixel, tl.where(known, minus_log, 0.0), mask=inside)
-    tl.store(true + at_pixel, tl.where(known, tl.exp(-minus_log), 1.0), mask=inside)
     tl.store(normalizer + at_pixel, highest + to_normal, mask=inside)
     if first or second:
+        tl.store(true + at_pixel, tl.where(known, tl.exp(-minus_log), 1.0), mask=inside)
         wrong = tl.where(own | (known == 0)[None, :], 0.0, power / total[None, :])
         row = tl.arange(0, rows)
         out = (image * tl.num_programs(0) + tl.program_id(0)) * classes + row
@@ -130,8 +131,8 @@ def _backward(
     labels,
     valid,
     normalizer,
-    grad_true,
     grad_entropy,
+    grad_true,
     grad_first,
     grad_second,
     gradient,
@@ -139,8 +140,8 @@ def _backward(
     classes,
     rows: tl.constexpr,
     columns: tl.constexpr,
-    has_true: tl.constexpr,
     has_entropy: tl.constexpr,
+    has_true: tl.constexpr,
     has_first: tl.constexpr,
     has_second: tl.constexpr,
 ):

@@ -88,7 +88,7 @@ class RegionLoss(StatisticsLoss):
 def soft_counts(statistics: Statistics, squared: bool) -> Regions:
     """Soft counts of each image and class."""
     labelled = statistics.labelled()
-    missed = 1 - statistics.true_probability
+    missed = 1 - required(statistics.true_probability)
     false_negatives = statistics.by_label(missed)
     return Regions(
         labelled - false_negatives,

@@ -21,21 +21,24 @@ from torch.nn import functional as F
 
 from segtrail.losses.base import Loss
 
+# the first four of the Statistics
+Quantities = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """The module's quantities for a batch; those that no loss asked for are None.
 
     Attributes:
-        true_probability: p_y, of the labels' shape; 1 at void pixels.
         cross_entropy: -log p_y, of the labels' shape; 0 at void pixels.
+        true_probability: p_y, of the labels' shape; 1 at void pixels; given with either sum.
         false_positives: sums of p_c over the pixels not of class c, (B, C).
         false_squares: the same of p_c^2.
         logits, labels, valid: as in :meth:`segtrail.losses.base.Loss.compute`.
     """
 
-    true_probability: Tensor
     cross_entropy: Tensor | None
+    true_probability: Tensor | None
     false_positives: Tensor | None
     false_squares: Tensor | None
     logits: Tensor
@@ -61,11 +64,11 @@ class Statistics:
 
     def labelled(self) -> Tensor:
         """Number of valid pixels of each class, (B, C)."""
-        return self.by_label(self.valid.to(self.true_probability.dtype))
+        return self.by_label(self.valid.to(self.logits.dtype))
 
     def pixels(self) -> Tensor:
         """Number of valid pixels of each image, (B, 1), or of each image's channels, (B, C)."""
-        count = self.valid.flatten(2 if self.independent else 1).sum(-1).to(self.true_probability.dtype)
+        count = self.valid.flatten(2 if self.independent else 1).sum(-1).to(self.logits.dtype)
         return count if self.independent else count[:, None]
 
 
@@ -106,12 +109,12 @@ def statistics(logits: Tensor, labels: Tensor, valid: Tensor, needs: frozenset[s
 
 def _by_sigmoid(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+) -> Quantities:
     toward_label = torch.where(valid, torch.where(labels == 1, logits, -logits), torch.inf)
     wrong = torch.where((labels == 0) & valid, (-toward_label).sigmoid(), 0)
     return (
-        toward_label.sigmoid(),
         -F.logsigmoid(toward_label) if entropy else None,
+        toward_label.sigmoid() if first or second else None,
         wrong.sum((2, 3)) if first else None,
         wrong.square().sum((2, 3)) if second else None,
     )
@@ -120,7 +123,7 @@ def _by_sigmoid(
 @torch.compiler.disable
 def _by_softmax(
     logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+) -> Quantities:
     function = _on_gpu(logits.device) if logits.is_cuda else _SoftmaxStatistics
     return function.apply(logits, labels, valid, entropy, first, second)
 
@@ -149,11 +152,12 @@ class _SoftmaxStatistics(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, valid: Tensor, entropy: bool, first: bool, second: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    ) -> Quantities:
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
         p = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        cross_entropy, true = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
+        cross_entropy = logits.new_empty(labels.shape)
+        true = logits.new_empty(labels.shape) if ctx.regions else None
         sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
         masked = logits.device.type != "cpu" or not bool(valid.all())
         for at in parts(logits):
@@ -162,27 +166,27 @@ class _SoftmaxStatistics(torch.autograd.Function):
             torch.neg(part.gather(1, own).squeeze(1), out=cross_entropy[at])
             if masked:
                 cross_entropy[at].masked_fill_(~valid[at], 0)
-            torch.neg(cross_entropy[at], out=true[at]).exp_()
-            if ctx.regions:
+            if true is not None:
+                torch.neg(cross_entropy[at], out=true[at]).exp_()
                 _of_others(part, own, valid[at] if masked else None)
             if sums is not None:
                 sums[at] = part.sum((2, 3))
             if squares is not None:
                 squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
-        ctx.save_for_backward(logits, labels, valid, true)
+        ctx.save_for_backward(logits, labels, valid, cross_entropy)
         ctx.p = p if ctx.needs_input_grad[0] else None
-        return true, cross_entropy if entropy else None, sums, squares
+        return cross_entropy if entropy else None, true, sums, squares
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any,
-        grad_true: Tensor | None,
         grad_entropy: Tensor | None,
+        grad_true: Tensor | None,
         grad_first: Tensor | None,
         grad_second: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        logits, labels, valid, true = ctx.saved_tensors
+        logits, labels, valid, cross_entropy = ctx.saved_tensors
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
         gradient, ctx.p = ctx.p, None
         again = gradient is None
@@ -190,7 +194,8 @@ class _SoftmaxStatistics(torch.autograd.Function):
             gradient = torch.log_softmax(logits, 1)
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
         for at in parts(logits):
-            p, own, label, known = gradient[at], true[at], labels[at].unsqueeze(1), valid[at]
+            p, label, known = gradient[at], labels[at].unsqueeze(1), valid[at]
+            own = cross_entropy[at].neg().exp_()
             if not ctx.regions:
                 p.exp_()
             elif again:
