@@ -72,8 +72,7 @@ def test_interpreted_kernels_agree_with_the_plain_statistics() -> None:
     subprocess.run([sys.executable, "-m", "tests.losses.test_fused"], env=environment, check=True)
 
 
-@pytest.mark.parametrize("capability", [75, 80, 90])
-@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize(("capability", "dtype"), [(75, "fp32"), (80, "fp64"), (90, "fp32")])
 def test_kernels_compile_for_gpus(capability: int, dtype: str, tmp_path: Path) -> None:
     target = backends.GPUTarget("cuda", capability, 32)
     types = {"labels": "*i64", "valid": "*i1", "pixels": "i32", "classes": "i32"}
