@@ -257,3 +257,16 @@ class TestMessages:
         with pytest.raises(Exception, match="give") as error:
             make(name, 4, **{key: value})
         assert "ValueError" in str(error.value) or isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_bears_many_pixels(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 4, (1, 8, 16), generator=generator)
+    target = target.repeat_interleave(64, 1).repeat_interleave(64, 2)
+    logits = torch.randn(1, 4, 512, 1024, generator=generator)
+    loss = make(name, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loss(logits, target).double(), loss(logits.double(), target).double(), rtol=1e-5, atol=0
+        )

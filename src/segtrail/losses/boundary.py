@@ -48,6 +48,6 @@ class BoundaryLoss(Loss):
         known = known.expand_as(phi)
         if self.classes is not None:
             probability, phi, known = (x.index_select(1, self.classes) for x in (probability, phi, known))
-        # per image and class, so that no product of the logits' size is made
-        sums = torch.einsum("bchw,bchw->bc", probability, phi)
+        # no product of the logits' size is made; sums of rows, since float32 would not bear those of planes
+        sums = torch.einsum("bchw,bchw->bch", probability, phi)
         return sums.sum() / known.sum().clamp(min=1)

@@ -77,7 +77,8 @@ class _WeightedSquares(torch.autograd.Function):
     def forward(ctx: Any, probability: Tensor, error: Tensor, weight: Tensor) -> Tensor:
         weight *= error
         ctx.save_for_backward(weight)
-        return torch.einsum("bchw,bchw->bc", error, weight).sum()
+        # sums of rows, since float32 would not bear those of planes
+        return torch.einsum("bchw,bchw->bch", error, weight).sum()
 
     @staticmethod
     @once_differentiable

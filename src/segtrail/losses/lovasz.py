@@ -156,7 +156,7 @@ def _extension(errors: np.ndarray, foreground: np.ndarray) -> tuple[float, np.nd
     steps /= union
     steps /= np.where(positive, 1, union - 1)
     slopes[involved] = steps
-    return errors[involved] @ steps, slopes
+    return (errors[involved] * steps).sum(dtype=np.float64), slopes
 
 
 def _descending(errors: np.ndarray) -> np.ndarray:
