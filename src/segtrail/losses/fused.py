@@ -19,7 +19,12 @@ TILE = 4096
 
 
 class FusedStatistics(torch.autograd.Function):
-    """-log p_y, p_y, and the sums of p_c and p_c^2 over the valid pixels of other classes, as asked for."""
+    """-log p_y, p_y, and the sums of p_c and p_c^2 over the valid pixels of other classes, as asked for.
+
+    Logits (B, C, H, W) float32 or float64, labels (B, H, W) int64 and 0 at void, valid (B, H, W) bool; the
+    results are two of (B, H, W), with 0 and 1 at void, and two of (B, C). None stands for what is not asked
+    for; p_y comes with either sum.
+    """
 
     @staticmethod
     def forward(
