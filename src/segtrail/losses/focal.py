@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segtrail.losses.statistics import Statistics, StatisticsLoss, parts, required
+from segtrail.losses.statistics import Statistics, StatisticsLoss, required
 
 
 class FocalLoss(StatisticsLoss):
@@ -41,31 +41,45 @@ class FocalLoss(StatisticsLoss):
         self.register_buffer("alpha", None if alpha is None else torch.as_tensor(list(alpha)).float())
 
     def of(self, statistics: Statistics) -> Tensor:
-        values = _Focal.apply(required(statistics.cross_entropy), self.gamma)
-        if self.alpha is not None:
-            values = values * self.alpha.to(values.dtype)[statistics.labels]
-        return statistics.mean(values)
+        entropy = required(statistics.cross_entropy)
+        weight = None if self.alpha is None else self.alpha.to(entropy.dtype)[statistics.labels]
+        return _FocalSum.apply(entropy, weight, self.gamma) / statistics.valid.sum().clamp(min=1)
 
 
-class _Focal(torch.autograd.Function):
-    """``(1 - p)^gamma CE`` with its slope in CE = -log p, which autograd takes many small steps for."""
+class _FocalSum(torch.autograd.Function):
+    """Sum of ``(1 - p)^gamma CE``, weighted or not, with its slope in CE = -log p, which autograd takes
+    many small steps for."""
 
     @staticmethod
-    def forward(ctx: Any, entropy: Tensor, gamma: float) -> Tensor:
-        value, slope = torch.empty_like(entropy), torch.empty_like(entropy)
-        for at in parts(entropy):
-            part = entropy[at]
-            wrong = torch.expm1(-part).neg_()  # 1 - p without cancellation
-            wrong.clamp_(min=torch.finfo(entropy.dtype).tiny)  # a finite slope at p = 1 for gamma < 1
-            power = wrong ** (gamma - 1)
-            torch.addcmul(part, part, wrong, value=-1, out=slope[at])  # p CE
-            slope[at].mul_(gamma).add_(wrong).mul_(power)
-            torch.mul(power.mul_(wrong), part, out=value[at])
-        ctx.save_for_backward(slope)
-        return value
+    def forward(ctx: Any, entropy: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
+        ctx.save_for_backward(entropy, weight)
+        ctx.gamma = gamma
+        total = entropy.new_zeros(())
+        for at in images(entropy):
+            values = _wrong(entropy[at]).pow_(gamma).mul_(entropy[at])
+            total += (values if weight is None else values.mul_(weight[at])).sum()
+        return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * grad, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        entropy, weight = ctx.saved_tensors
+        slope = torch.empty_like(entropy)
+        for at in images(entropy):
+            wrong, own = _wrong(entropy[at]), slope[at]
+            torch.addcmul(entropy[at], entropy[at], wrong, value=-1, out=own)  # p CE
+            own.mul_(ctx.gamma).add_(wrong).mul_(wrong.pow_(ctx.gamma - 1)).mul_(grad)
+            if weight is not None:
+                own.mul_(weight[at])
+        return slope, None, None
+
+
+def _wrong(entropy: Tensor) -> Tensor:
+    """1 - p without cancellation, and not 0: the slope is finite at p = 1 for gamma < 1."""
+    return entropy.neg().expm1_().neg_().clamp_(min=torch.finfo(entropy.dtype).tiny)
+
+
+def images(batch: Tensor) -> Iterator[slice]:
+    """Slices of the batch, image by image on the CPU, so that temporaries stay in a cache."""
+    step = 1 if batch.device.type == "cpu" else max(1, len(batch))
+    return (slice(start, start + step) for start in range(0, len(batch), step))

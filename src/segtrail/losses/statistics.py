@@ -21,6 +21,11 @@ from torch.nn import functional as F
 
 from segtrail.losses.base import Loss
 
+# numbers of a tensor that the CPU works on at a time
+BLOCK = 2**21
+# exponentials that are not this small are exact, and so are their sums and quotients
+LOWEST = 1e-15
+
 # the first four of the Statistics
 Quantities = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
@@ -156,24 +161,25 @@ class _SoftmaxStatistics(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.regions = first or second
         p = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        cross_entropy = logits.new_empty(labels.shape)
+        cross_entropy, total = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
         true = logits.new_empty(labels.shape) if ctx.regions else None
-        sums, squares = (logits.new_empty(logits.shape[:2]) if wanted else None for wanted in (first, second))
-        masked = logits.device.type != "cpu" or not bool(valid.all())
-        for at in parts(logits):
-            part, own = p[at], labels[at].unsqueeze(1)
-            torch.log_softmax(logits[at], 1, out=part)
-            torch.neg(part.gather(1, own).squeeze(1), out=cross_entropy[at])
-            if masked:
-                cross_entropy[at].masked_fill_(~valid[at], 0)
-            if true is not None:
-                torch.neg(cross_entropy[at], out=true[at]).exp_()
-                _of_others(part, own, valid[at] if masked else None)
+        sums, squares = (logits.new_zeros(logits.shape[:2]) if wanted else None for wanted in (first, second))
+        if valid.device.type == "cpu" and bool(valid.all()):
+            valid = None  # no pass over it
+        for x, label, known, part, loss, scale, probability, image in blocks(
+            logits, labels, valid, p, cross_entropy, total, true
+        ):
+            _exponentials(x, label, part, scale, loss)
+            if known is not None:
+                loss.masked_fill_(~known, 0)
+            if probability is not None:
+                torch.neg(loss, out=probability).exp_()
+                _of_others(part, label, scale, known)
             if sums is not None:
-                sums[at] = part.sum((2, 3))
+                sums[image] += part.sum(2)
             if squares is not None:
-                squares[at] = torch.linalg.vector_norm(part, dim=(2, 3)).square_()
-        ctx.save_for_backward(logits, labels, valid, cross_entropy)
+                squares[image] += torch.linalg.vector_norm(part, dim=2).square_()
+        ctx.save_for_backward(logits, labels, valid, cross_entropy, total)
         ctx.p = p if ctx.needs_input_grad[0] else None
         return cross_entropy if entropy else None, true, sums, squares
 
@@ -186,50 +192,90 @@ class _SoftmaxStatistics(torch.autograd.Function):
         grad_first: Tensor | None,
         grad_second: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        logits, labels, valid, cross_entropy = ctx.saved_tensors
+        logits, labels, valid, cross_entropy, total = ctx.saved_tensors
         # The softmax is turned into the gradient in place; whoever comes twice pays for another softmax.
         gradient, ctx.p = ctx.p, None
         again = gradient is None
         if again:
-            gradient = torch.log_softmax(logits, 1)
+            gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         # With t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy.
-        for at in parts(logits):
-            p, label, known = gradient[at], labels[at].unsqueeze(1), valid[at]
-            own = cross_entropy[at].neg().exp_()
-            if not ctx.regions:
-                p.exp_()
-            elif again:
-                _of_others(p, label, known)
-            factor = torch.zeros_like(own) if grad_entropy is None else grad_entropy[at]
-            if grad_true is not None:
-                factor = factor - own * grad_true[at]
+        for x, label, known, p, loss, scale, of_entropy, of_true, image in blocks(
+            logits, labels, valid, gradient, cross_entropy, total, grad_entropy, grad_true
+        ):
+            if again:
+                scale = torch.empty_like(loss)
+                _exponentials(x, label, p, scale, torch.empty_like(loss))
+                if ctx.regions:
+                    _of_others(p, label, scale, known)
+            own = loss.neg().exp_()
+            factor = torch.zeros_like(own) if of_entropy is None else of_entropy
+            if of_true is not None:
+                factor = factor - own * of_true
             if grad_first is not None:
-                factor = factor - (grad_first[at].unsqueeze(1) @ p.flatten(2)).view_as(factor)
+                factor = factor - (grad_first[image].unsqueeze(1) @ p).squeeze(1)
             if grad_second is not None:
-                slope = 2 * grad_second[at][..., None, None]
+                slope = 2 * grad_second[image].unsqueeze(2)
                 factor = factor - (p.square() * slope).sum(1)
-            at_label = own * (factor if grad_true is None else factor + grad_true[at])
-            if grad_entropy is not None:
-                at_label -= grad_entropy[at]
-            factor = (factor if ctx.regions else torch.where(known, factor, 0)).unsqueeze(1)
+            at_label = own * (factor if of_true is None else factor + of_true)
+            if of_entropy is not None:
+                at_label -= of_entropy
+            if not ctx.regions:
+                factor = factor / scale
+            if known is not None:
+                at_label = torch.where(known, at_label, 0)
+                factor = torch.where(known, factor, 0)  # in vain where p is 0 already
+            factor = factor.unsqueeze(1)
             if grad_first is not None:
-                factor = grad_first[at][..., None, None] + factor
+                factor = grad_first[image].unsqueeze(2) + factor
             if grad_second is not None:
                 factor = torch.addcmul(factor, p, slope)
             p.mul_(factor)
-            p.scatter_(1, label, torch.where(known, at_label, 0).unsqueeze(1))
+            p.scatter_(1, label.unsqueeze(1), at_label.unsqueeze(1))
         return gradient, None, None, None, None, None
 
 
-def _of_others(log_p: Tensor, label: Tensor, valid: Tensor | None) -> None:
-    """Turns log p_c into p_c, or 0 at void pixels and where c is the label."""
-    log_p.exp_()
-    if valid is not None:
-        log_p.mul_(valid.unsqueeze(1))
-    log_p.scatter_(1, label, 0)
+def _exponentials(x: Tensor, label: Tensor, out: Tensor, total: Tensor, entropy: Tensor) -> None:
+    """Writes exponentials of the logits, their sum over the classes, and -log p_y.
+
+    On a CPU first without the pixels' maxima taken off, two passes less: with logits of the usual size
+    no number leaves float32's range.
+    """
+    label = label.unsqueeze(1)
+    if x.device.type == "cpu":
+        torch.exp(x, out=out)
+        torch.sum(out, 1, out=total)
+        own = out.gather(1, label).squeeze(1)
+        if float(own.min()) > LOWEST and float(total.max()) < 1 / LOWEST:
+            torch.div(total, own, out=entropy).log_()
+            return
+    torch.sub(x, x.amax(1, keepdim=True), out=out)
+    own = out.gather(1, label).squeeze(1)
+    torch.sum(out.exp_(), 1, out=total)
+    torch.sub(total.log(), own, out=entropy)
 
 
-def parts(batch: Tensor) -> Iterator[slice]:
-    """Slices of the batch: image by image on the CPU, so that temporaries are small and stay in a cache."""
-    step = 1 if batch.device.type == "cpu" else max(1, len(batch))
-    return (slice(start, start + step) for start in range(0, len(batch), step))
+def _of_others(exponentials: Tensor, label: Tensor, total: Tensor, valid: Tensor | None) -> None:
+    """Turns the exponentials into p_c, or 0 at void pixels and where c is the label."""
+    scale = total.reciprocal() if valid is None else torch.where(valid, total.reciprocal(), 0)
+    exponentials.mul_(scale.unsqueeze(1))
+    # a tensor of zeros: three times as fast as the number 0
+    exponentials.scatter_(1, label.unsqueeze(1), torch.zeros_like(scale).unsqueeze(1))
+
+
+def blocks(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Views of tensors of (B, C, H, W) and (B, H, W), a block of an image's pixels at a time, (1, C, n) and
+    (1, n), and the slice of images; the first tensor's blocks stay in a CPU's cache. Elsewhere there is one
+    block."""
+    flat = [None if x is None else x.flatten(-2) for x in tensors]
+    first = flat[0]
+    assert first is not None
+    images, step = first.shape[0], first.shape[-1]
+    if first.device.type != "cpu":
+        yield *flat, slice(None)
+        return
+    pixels = first.shape[-1]
+    step = max(1, -(-pixels // max(1, round(first[:1].numel() / BLOCK))))
+    for image in range(images):
+        at = slice(image, image + 1)
+        for start in range(0, pixels, step):
+            yield *(None if x is None else x[at, ..., start : start + step] for x in flat), at
