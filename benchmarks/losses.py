@@ -4,10 +4,13 @@
     python benchmarks/losses.py                     4 x 21 x 256 x 256
     python benchmarks/losses.py --size 8 19 512 1024
     python benchmarks/losses.py --losses dice topk  some of them
+    python benchmarks/losses.py --plain             malloc as it is
     python benchmarks/losses.py --quick             a smoke test
 
 Candidates of a loss take turns after a warm-up; times are medians, and the ratio is the median of the
-peer's over ours, with torch's own allocator, so that memory costs what it costs in training on a CPU.
+peer's over ours. The process keeps the memory that it frees, for all candidates alike: by default malloc
+maps every tensor of more than 32 MiB anew, and smaller ones at its whim, and the page faults then take up
+to half of the time, in two modes. ``--plain`` leaves malloc as it is.
 ``--clock cpu`` counts the process's CPU time instead: the one to trust on a machine that others use.
 "memory" is the peak above the inputs of a run of its own, "value" and "gradient" the relative
 differences to the peer. Peers that are not installable libraries are written here in the form that is
@@ -18,7 +21,9 @@ does without the copy to the classes' last place; sensitivity-specificity as in 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
+import platform
 import statistics
 import time
 import warnings
@@ -239,6 +244,8 @@ def compare(name: str, options: argparse.Namespace) -> None:
     memory = "-"
     if options.memory:
         memory = f"{peak_memory(name, None, options.size):.0f} / {peak_memory(name, best, options.size):.0f}"
+    if not options.plain and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # the next loss starts without this one's memory
     wanted = WANTED[name]
     print(
         f"| {name} | {1e3 * median['segtrail']:.1f} | {1e3 * median[best]:.1f} {best} | {ratio:.2f} "
@@ -258,6 +265,14 @@ def lovasz_error(size: list[int], device: str) -> None:
         print(f"Lovász gradient, relative distance to float64: {key} {distance:.1e}")
 
 
+def keep_freed_memory() -> bool:
+    """Lets glibc's malloc map nothing and return nothing (mallopt(3)); False where it is not glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt, trim_threshold, mmap_max = ctypes.CDLL(None).mallopt, -1, -4
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", type=int, nargs=4, default=[4, 21, 256, 256])
@@ -269,6 +284,7 @@ def main() -> None:
     parser.add_argument("--least", type=float, default=3, help="seconds of measurement a loss, at least")
     parser.add_argument("--warm-up", type=float, default=20, help="seconds before, a loss")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--plain", action="store_true", help="do not keep freed memory")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -278,8 +294,12 @@ def main() -> None:
         options.size, options.rounds, options.least, options.warm_up = [2, 5, 64, 64], 2, 0, 0
         options.memory = False
     options.memory = options.memory and options.device == "cpu"
+    kept = not options.plain and keep_freed_memory()
     size = " x ".join(map(str, options.size))
-    print(f"{size}, {options.device}, {options.threads} threads, {options.clock} time\n")
+    print(
+        f"{size}, {options.device}, {options.threads} threads, {options.clock} time, "
+        f"{'freed memory kept' if kept else 'malloc as it is'}\n"
+    )
     print("| loss | ms | best peer, ms | ratio | wanted | memory MiB, ours / peer | value | gradient |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.losses:

@@ -34,7 +34,7 @@ class FusedStatistics(torch.autograd.Function):
         logits, labels, valid = logits.contiguous(), labels.contiguous(), valid.contiguous()
         images, classes = logits.shape[:2]
         grid, tile = _tiles(labels, classes)
-        cross_entropy, normalizer = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
+        cross_entropy = logits.new_empty(labels.shape)
         true = logits.new_empty(labels.shape) if first or second else None
         # a row for every program, summed afterwards: no atomic additions, the same result every time
         sums, squares = (
@@ -42,10 +42,10 @@ class FusedStatistics(torch.autograd.Function):
         )
         with torch.cuda.device_of(logits):
             _forward[grid](
-                *(logits, labels, valid, cross_entropy, normalizer, true, sums, squares),
+                *(logits, labels, valid, cross_entropy, true, sums, squares),
                 *(labels[0].numel(), classes, *tile, first, second),
             )
-        ctx.save_for_backward(logits, labels, valid, normalizer)
+        ctx.save_for_backward(logits, labels, valid)
         return (
             cross_entropy if entropy else None,
             true,
@@ -56,13 +56,13 @@ class FusedStatistics(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, labels, valid, normalizer = ctx.saved_tensors
+        logits, labels, valid = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         grid, tile = _tiles(labels, logits.shape[1])
         given = [None if grad is None else grad.contiguous() for grad in grads]
         with torch.cuda.device_of(logits):
             _backward[grid](
-                *(logits, labels, valid, normalizer, *given, gradient),
+                *(logits, labels, valid, *given, gradient),
                 *(labels[0].numel(), logits.shape[1], *tile, *(grad is not None for grad in given)),
             )
         return gradient, None, None, None, None, None
@@ -91,12 +91,20 @@ def _load(logits, labels, valid, image, pixels, classes, rows: tl.constexpr, col
 
 
 @triton.jit
+def _powers(x, inside):
+    """Highest logit of each pixel, the exponentials below it, and their sum."""
+    x = tl.where(inside[None, :], x, 0.0)
+    highest = tl.max(x, 0)
+    power = tl.exp(x - highest[None, :])
+    return highest, power, tl.sum(power, 0)
+
+
+@triton.jit
 def _forward(
     logits,
     labels,
     valid,
     entropy,
-    normalizer,
     true,
     sums,
     squares,
@@ -111,14 +119,9 @@ def _forward(
     x, known, own, _, _, at_pixel, inside = _load(
         logits, labels, valid, image, pixels, classes, rows, columns
     )
-    x = tl.where(inside[None, :], x, 0.0)
-    highest = tl.max(x, 0)
-    power = tl.exp(x - highest[None, :])
-    total = tl.sum(power, 0)
-    to_normal = tl.log(total)
-    minus_log = to_normal - (tl.sum(tl.where(own, x, 0.0), 0) - highest)
+    highest, power, total = _powers(x, inside)
+    minus_log = tl.log(total) - (tl.sum(tl.where(own, x, 0.0), 0) - highest)
     tl.store(entropy + at_pixel, tl.where(known, minus_log, 0.0), mask=inside)
-    tl.store(normalizer + at_pixel, highest + to_normal, mask=inside)
     if first or second:
         tl.store(true + at_pixel, tl.where(known, tl.exp(-minus_log), 1.0), mask=inside)
         wrong = tl.where(own | (known == 0)[None, :], 0.0, power / total[None, :])
@@ -135,7 +138,6 @@ def _backward(
     logits,
     labels,
     valid,
-    normalizer,
     grad_entropy,
     grad_true,
     grad_first,
@@ -154,7 +156,8 @@ def _backward(
     x, known, own, at, there, at_pixel, inside = _load(
         logits, labels, valid, image, pixels, classes, rows, columns
     )
-    p = tl.exp(x - tl.load(normalizer + at_pixel, mask=inside, other=0.0)[None, :])
+    _, power, total = _powers(x, inside)
+    p = power / total[None, :]
     row = tl.arange(0, rows)
     # with t = d loss / dp: dx_j = p_j (t_j - <p, t>), and p_j - [j = y] for the cross-entropy
     slope = tl.zeros_like(x)

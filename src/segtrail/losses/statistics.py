@@ -164,10 +164,10 @@ class _SoftmaxStatistics(torch.autograd.Function):
         cross_entropy, total = logits.new_empty(labels.shape), logits.new_empty(labels.shape)
         true = logits.new_empty(labels.shape) if ctx.regions else None
         sums, squares = (logits.new_zeros(logits.shape[:2]) if wanted else None for wanted in (first, second))
-        if valid.device.type == "cpu" and bool(valid.all()):
-            valid = None  # no pass over it
+        # no pass for void where there is none
+        mask = None if valid.device.type == "cpu" and bool(valid.all()) else valid
         for x, label, known, part, loss, scale, probability, image in blocks(
-            logits, labels, valid, p, cross_entropy, total, true
+            logits, labels, mask, p, cross_entropy, total, true
         ):
             _exponentials(x, label, part, scale, loss)
             if known is not None:
@@ -179,7 +179,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 sums[image] += part.sum(2)
             if squares is not None:
                 squares[image] += torch.linalg.vector_norm(part, dim=2).square_()
-        ctx.save_for_backward(logits, labels, valid, cross_entropy, total)
+        ctx.save_for_backward(logits, labels, mask, cross_entropy, total)
         ctx.p = p if ctx.needs_input_grad[0] else None
         return cross_entropy if entropy else None, true, sums, squares
 
@@ -214,8 +214,8 @@ class _SoftmaxStatistics(torch.autograd.Function):
             if grad_first is not None:
                 factor = factor - (grad_first[image].unsqueeze(1) @ p).squeeze(1)
             if grad_second is not None:
-                slope = 2 * grad_second[image].unsqueeze(2)
-                factor = factor - (p.square() * slope).sum(1)
+                slope, squares = 2 * grad_second[image], p.square()
+                factor = factor - (slope.unsqueeze(1) @ squares).squeeze(1)
             at_label = own * (factor if of_true is None else factor + of_true)
             if of_entropy is not None:
                 at_label -= of_entropy
@@ -223,13 +223,13 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 factor = factor / scale
             if known is not None:
                 at_label = torch.where(known, at_label, 0)
-                factor = torch.where(known, factor, 0)  # in vain where p is 0 already
+                factor = torch.where(known, factor, 0)
             factor = factor.unsqueeze(1)
             if grad_first is not None:
                 factor = grad_first[image].unsqueeze(2) + factor
-            if grad_second is not None:
-                factor = torch.addcmul(factor, p, slope)
             p.mul_(factor)
+            if grad_second is not None:
+                p.addcmul_(squares, slope.unsqueeze(2))
             p.scatter_(1, label.unsqueeze(1), at_label.unsqueeze(1))
         return gradient, None, None, None, None, None
 
