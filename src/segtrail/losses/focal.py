@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segtrail.losses.statistics import Statistics, StatisticsLoss, required
+from segtrail.losses.statistics import Statistics, StatisticsLoss, blocks, required
 
 
 class FocalLoss(StatisticsLoss):
@@ -55,31 +55,25 @@ class _FocalSum(torch.autograd.Function):
         ctx.save_for_backward(entropy, weight)
         ctx.gamma = gamma
         total = entropy.new_zeros(())
-        for at in images(entropy):
-            values = _wrong(entropy[at]).pow_(gamma).mul_(entropy[at])
-            total += (values if weight is None else values.mul_(weight[at])).sum()
+        for part, of_class, _ in blocks(entropy, weight):
+            values = _wrong(part).pow_(gamma).mul_(part)
+            total += (values if of_class is None else values.mul_(of_class)).sum()
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         entropy, weight = ctx.saved_tensors
-        slope = torch.empty_like(entropy)
-        for at in images(entropy):
-            wrong, own = _wrong(entropy[at]), slope[at]
-            torch.addcmul(entropy[at], entropy[at], wrong, value=-1, out=own)  # p CE
+        slope = torch.empty_like(entropy, memory_format=torch.contiguous_format)
+        for part, of_class, own, _ in blocks(entropy, weight, slope):
+            wrong = _wrong(part)
+            torch.addcmul(part, part, wrong, value=-1, out=own)  # p CE
             own.mul_(ctx.gamma).add_(wrong).mul_(wrong.pow_(ctx.gamma - 1)).mul_(grad)
-            if weight is not None:
-                own.mul_(weight[at])
+            if of_class is not None:
+                own.mul_(of_class)
         return slope, None, None
 
 
 def _wrong(entropy: Tensor) -> Tensor:
     """1 - p without cancellation, and not 0: the slope is finite at p = 1 for gamma < 1."""
     return entropy.neg().expm1_().neg_().clamp_(min=torch.finfo(entropy.dtype).tiny)
-
-
-def images(batch: Tensor) -> Iterator[slice]:
-    """Slices of the batch, image by image on the CPU, so that temporaries stay in a cache."""
-    step = 1 if batch.device.type == "cpu" else max(1, len(batch))
-    return (slice(start, start + step) for start in range(0, len(batch), step))

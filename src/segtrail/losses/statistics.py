@@ -269,13 +269,12 @@ def blocks(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     flat = [None if x is None else x.flatten(-2) for x in tensors]
     first = flat[0]
     assert first is not None
-    images, step = first.shape[0], first.shape[-1]
     if first.device.type != "cpu":
         yield *flat, slice(None)
         return
     pixels = first.shape[-1]
     step = max(1, -(-pixels // max(1, round(first[:1].numel() / BLOCK))))
-    for image in range(images):
+    for image in range(len(first)):
         at = slice(image, image + 1)
         for start in range(0, pixels, step):
             yield *(None if x is None else x[at, ..., start : start + step] for x in flat), at
