@@ -96,17 +96,17 @@ def label_distance(image: np.ndarray, mask: np.ndarray, num_classes: int, ignore
     Returns:
         (H, W) float32, in pixels; 0 at void pixels and where there is only one class.
     """
-    return distances(_void_to_minus_one(mask, ignore_index), max(2, num_classes))[1]
+    _, inside, _ = _distances(_void_to_minus_one(mask, ignore_index), max(2, num_classes))
+    return inside
 
 
 def _per_class(mask: np.ndarray, num_classes: int, ignore_index: int, signed: bool) -> np.ndarray:
     labels = _void_to_minus_one(mask, ignore_index)
-    outside, inside = distances(labels, max(2, num_classes))
-    rows, columns = np.nonzero(labels >= 0)
-    inside = inside[rows, columns]
+    outside, inside, present = _distances(labels, max(2, num_classes))
     if signed:
         inside = np.where(inside > 0, 1 - inside, 0)
-    outside[labels[rows, columns], rows, columns] = inside
+    for c in present:
+        np.copyto(outside[c], inside, where=labels == c)
     return outside[1:] if num_classes == 1 else outside
 
 
@@ -116,9 +116,7 @@ def _void_to_minus_one(mask: np.ndarray, ignore_index: int) -> np.ndarray:
     return labels
 
 
-def distances(
-    labels: np.ndarray, num_classes: int, outside: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def _distances(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances to the pixels of each class, by one transform for each class that is present.
 
     The distance from inside a region to its outside needs no transform of its own: it is the least of
@@ -127,29 +125,44 @@ def distances(
     Args:
         labels: (H, W) int32 class ids, negative for void.
         num_classes: K.
-        outside: (K, H, W) float32 zeros to write the first result to.
 
     Returns:
         (K, H, W) float32 distance to the nearest pixel of the class, 0 at void pixels and for absent
         classes; (H, W) float32 distance to the nearest pixel of another class, 0 at void pixels and if
-        there is none.
+        there is none; the ids of the classes that are present.
     """
-    void = labels < 0
-    if outside is None:
-        outside = np.zeros((num_classes, *labels.shape), np.float32)
+    outside = np.zeros((num_classes, *labels.shape), np.float32)
     # the nearest class of a pixel is its own, at distance 0; the next one is what lies outside
     nearest, inside = np.full((2, *labels.shape), np.inf, np.float32)
-    present = np.flatnonzero(np.bincount(labels[~void], minlength=num_classes))
+    present = classes_present(labels)
     for c in present:
-        elsewhere = (labels != c).view(np.uint8)
-        distance = cv2.distanceTransform(
-            elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE, dst=outside[c], dstType=cv2.CV_32F
-        )
+        distance = to_class(labels, c, outside[c])
         np.minimum(inside, np.maximum(nearest, distance), out=inside)
         np.minimum(nearest, distance, out=nearest)
-    if len(present) == 1:
+    if len(present) < 2:
         inside[:] = 0
-    if void.any():
-        outside[:, void] = 0
-        inside[void] = 0
-    return outside, inside
+    known = labels >= 0
+    if not known.all():
+        outside *= known
+        inside *= known
+    return outside, inside, present
+
+
+def classes_present(labels: np.ndarray) -> np.ndarray:
+    """Ids of the classes with a pixel, ascending, of (H, W) integers of at least -1, which is void."""
+    return np.flatnonzero(np.bincount(labels.ravel() + 1)[1:])
+
+
+def to_class(labels: np.ndarray, c: int, out: np.ndarray) -> np.ndarray:
+    """Euclidean distance of every pixel to the nearest one of class c, of which there is at least one.
+
+    Args:
+        labels: (H, W) integers.
+        c: the class.
+        out: (H, W) float32, written to.
+
+    Returns:
+        ``out``.
+    """
+    elsewhere = (labels != c).view(np.uint8)
+    return cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE, dst=out, dstType=cv2.CV_32F)

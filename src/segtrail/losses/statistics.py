@@ -263,18 +263,19 @@ def _of_others(exponentials: Tensor, label: Tensor, total: Tensor, valid: Tensor
 
 
 def blocks(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """Views of tensors of (B, C, H, W) and (B, H, W), a block of an image's pixels at a time, (1, C, n) and
-    (1, n), and the slice of images; the first tensor's blocks stay in a CPU's cache. Elsewhere there is one
-    block."""
+    """Views of tensors of (B, C, H, W) and (B, H, W), a block at a time, (b, C, n) and (b, n), and the slice
+    of images: some images, or some of one's pixels, so that the first tensor's blocks stay in a CPU's cache.
+    Elsewhere there is one block."""
     flat = [None if x is None else x.flatten(-2) for x in tensors]
     first = flat[0]
     assert first is not None
     if first.device.type != "cpu":
         yield *flat, slice(None)
         return
-    pixels = first.shape[-1]
-    step = max(1, -(-pixels // max(1, round(first[:1].numel() / BLOCK))))
-    for image in range(len(first)):
-        at = slice(image, image + 1)
+    pixels, numbers = first.shape[-1], first[:1].numel()
+    step = max(1, -(-pixels // max(1, round(numbers / BLOCK))))
+    images = max(1, BLOCK // max(1, numbers))
+    for image in range(0, len(first), images):
+        at = slice(image, image + images)
         for start in range(0, pixels, step):
             yield *(None if x is None else x[at, ..., start : start + step] for x in flat), at
