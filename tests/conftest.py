@@ -15,6 +15,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # the longest test first, or the other workers would wait for it at the end
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

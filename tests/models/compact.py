@@ -79,10 +79,15 @@ def configured_loss(name: str, target: torch.Tensor) -> Loss:
     return loss
 
 
-def compact(name: str, variant: int = 0, **overrides: Any) -> SegmentationModel:
+def sizes(name: str, variant: int = 0) -> dict[str, Any]:
+    """What makes an architecture a small one."""
     encoder = VARIANTS[name][variant] if name in VARIANTS else {"encoder_name": ENCODERS[variant]}
+    return encoder | SMALLER.get(name, {})
+
+
+def compact(name: str, variant: int = 0, **overrides: Any) -> SegmentationModel:
     torch.manual_seed(variant)
-    return configured("model", name, **(encoder | SMALLER.get(name, {}) | overrides))
+    return configured("model", name, **(sizes(name, variant) | overrides))
 
 
 def blobs(batch: int, height: int, width: int, num_classes: int = NUM_CLASSES) -> torch.Tensor:

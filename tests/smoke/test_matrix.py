@@ -1,22 +1,20 @@
 """Every architecture with every loss: two optimizer steps and a validation, through the run's own path."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 import segtrail
 from segtrail.config.compose import config_folder
+from tests.models.compact import sizes
 
 MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (config_folder() / "loss").glob("*.yaml"))
 SEMANTIC = [name for name in MODELS if not name.startswith("mask_rcnn")]
-
-# the smallest that each architecture takes
-SMALL = {
-    "dpt": ["model.encoder_name=tu-vit_tiny_patch16_224"],
-    "segformer": ["model.encoder_name=mit_b0"],
-}
 
 
 def test_the_walk_finds_the_configs() -> None:
@@ -24,30 +22,35 @@ def test_the_walk_finds_the_configs() -> None:
     assert len(LOSSES) >= 8
 
 
+@cache
+def composed(*choices: str) -> DictConfig:
+    return segtrail.compose(
+        [
+            *choices,
+            "dataset=shapes",
+            "dataset.num_samples={train: 4, val: 1, test: 1}",
+            "dataset.size=64",
+            "augmentation=none",
+            "loader.batch_size=2",
+            "loader.num_workers=0",
+            "trainer=debug",
+            "trainer.accelerator=cpu",
+            "trainer.enable_progress_bar=false",
+            "trainer.enable_checkpointing=false",
+            "tracker=none",
+            "callbacks=none",
+        ]
+    )
+
+
 @pytest.mark.parametrize("model", SEMANTIC)
 def test_every_loss_trains_the_model(model: str, tmp_path: Path) -> None:
+    small = (f"model.{key}={value}" for key, value in sizes(model).items())
+    config = copy.deepcopy(composed(f"model={model}", *small))
+    config.run_dir = str(tmp_path)
     shared = None
     for loss in LOSSES:
-        config = segtrail.compose(
-            [
-                f"model={model}",
-                *SMALL.get(model, []),
-                f"loss={loss}",
-                "dataset=shapes",
-                "dataset.num_samples={train: 4, val: 1, test: 1}",
-                "dataset.size=64",
-                "augmentation=none",
-                "loader.batch_size=2",
-                "loader.num_workers=0",
-                "trainer=debug",
-                "trainer.accelerator=cpu",
-                "trainer.enable_progress_bar=false",
-                "trainer.enable_checkpointing=false",
-                "tracker=none",
-                "callbacks=none",
-                f"run_dir={tmp_path}",
-            ]
-        )
+        config.loss = composed(f"loss={loss}").loss  # composing takes longer than training
         torch.manual_seed(0)
         experiment = segtrail.build(config)
         if shared is None:
