@@ -68,7 +68,7 @@ class Site:
         self.store.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     assert Path(CHROMIUM).exists(), "no Chromium: run scripts/install_browser.sh"
     assert vendor_is_built(), BUILD_HINT
@@ -166,7 +166,7 @@ def _train(folder: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Site]:
     """The UI over runs that train.py made."""
     folder = shared_once(tmp_path_factory, worker_id, "real_runs", _train)
@@ -204,7 +204,7 @@ def site(page: Page, tmp_path: Path) -> Iterator[Site]:
     site.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The same for tests that only look."""
     folder = tmp_path_factory.mktemp("runs")
