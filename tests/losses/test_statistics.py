@@ -21,16 +21,18 @@ def by_definition(logits: Tensor, labels: Tensor, valid: Tensor) -> list[Tensor]
 @pytest.mark.parametrize("offset", [0.0, 60.0, -60.0, 1000.0])
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0, 300.0])
 @pytest.mark.parametrize("all_valid", [True, False])
+# several blocks an image or several images a block, the last one not full
+@pytest.mark.parametrize("block", [40, 700])
 def test_float32_agrees_with_float64(
-    scale: float, offset: float, all_valid: bool, monkeypatch: pytest.MonkeyPatch
+    scale: float, offset: float, all_valid: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "BLOCK", 40)  # several blocks an image, the last one not full
+    monkeypatch.setattr(statistics, "BLOCK", block)
     generator = torch.Generator().manual_seed(1)
-    logits = offset + scale * torch.randn(2, 5, 7, 9, generator=generator)
+    logits = offset + scale * torch.randn(3, 5, 7, 9, generator=generator)
     logits[0, :, 3:] /= max(1.0, scale)  # so that one image has blocks of either kind
-    valid = torch.rand(2, 7, 9, generator=generator) > (-1 if all_valid else 0.3)
-    labels = torch.where(valid, torch.randint(0, 5, (2, 7, 9), generator=generator), 0)
-    weights = [torch.rand(size, generator=generator) for size in ((2, 7, 9), (2, 7, 9), (2, 5), (2, 5))]
+    valid = torch.rand(3, 7, 9, generator=generator) > (-1 if all_valid else 0.3)
+    labels = torch.where(valid, torch.randint(0, 5, (3, 7, 9), generator=generator), 0)
+    weights = [torch.rand(size, generator=generator) for size in ((3, 7, 9), (3, 7, 9), (3, 5), (3, 5))]
 
     leaf = logits.clone().requires_grad_()
     found = statistics._by_softmax(leaf, labels, valid, True, True, True)

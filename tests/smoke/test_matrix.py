@@ -1,6 +1,5 @@
 """Every architecture with every loss: two optimizer steps and a validation, through the run's own path."""
 
-import copy
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +8,10 @@ import torch
 from omegaconf import DictConfig
 
 import segtrail
-from segtrail.config.compose import config_folder
-from tests.models.compact import sizes
+from tests.models.compact import losses, semantic_models, sizes
 
-MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
-LOSSES = sorted(path.stem for path in (config_folder() / "loss").glob("*.yaml"))
-SEMANTIC = [name for name in MODELS if not name.startswith("mask_rcnn")]
+LOSSES = losses()
+SEMANTIC = semantic_models()
 
 
 def test_the_walk_finds_the_configs() -> None:
@@ -22,7 +19,6 @@ def test_the_walk_finds_the_configs() -> None:
     assert len(LOSSES) >= 8
 
 
-@cache
 def composed(*choices: str) -> DictConfig:
     return segtrail.compose(
         [
@@ -43,14 +39,18 @@ def composed(*choices: str) -> DictConfig:
     )
 
 
+@cache
+def composed_loss(name: str) -> DictConfig:
+    return composed(f"loss={name}").loss
+
+
 @pytest.mark.parametrize("model", SEMANTIC)
 def test_every_loss_trains_the_model(model: str, tmp_path: Path) -> None:
     small = (f"model.{key}={value}" for key, value in sizes(model).items())
-    config = copy.deepcopy(composed(f"model={model}", *small))
-    config.run_dir = str(tmp_path)
+    config = composed(f"model={model}", *small, f"run_dir={tmp_path}")
     shared = None
     for loss in LOSSES:
-        config.loss = composed(f"loss={loss}").loss  # composing takes longer than training
+        config.loss = composed_loss(loss)  # composing takes longer than training
         torch.manual_seed(0)
         experiment = segtrail.build(config)
         if shared is None:

@@ -25,17 +25,17 @@ def label_distances(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
     """Batched :func:`segtrail.data.derived.label_distance`, of the labels' shape."""
     planes, known = labels.flatten(0, -3), valid.flatten(0, -3)
     outside = _to_classes(planes, known, num_classes if labels.ndim == 3 else 2)
-    return (_to_others(outside, planes.unsqueeze(1)) * known).view(labels.shape)
+    return (_to_others(outside, planes) * known).view(labels.shape)
 
 
 def _both_sides(
     labels: Tensor, valid: Tensor, num_classes: int, of_inside: Callable[[Tensor], Tensor]
 ) -> Tensor:
     independent = labels.ndim == 4
-    planes, known = labels.flatten(0, -3).unsqueeze(1), valid.flatten(0, -3)
-    outside = _to_classes(planes.squeeze(1), known, 2 if independent else num_classes)
+    planes, known = labels.flatten(0, -3), valid.flatten(0, -3)
+    outside = _to_classes(planes, known, 2 if independent else num_classes)
     inside = _to_others(outside, planes)
-    outside.scatter_(1, planes, of_inside(inside).unsqueeze(1))
+    outside.scatter_(1, planes.unsqueeze(1), of_inside(inside).unsqueeze(1))
     outside.nan_to_num_(posinf=0).mul_(known.unsqueeze(1))
     return outside[:, 1].reshape(labels.shape) if independent else outside
 
@@ -45,7 +45,7 @@ def _to_others(outside: Tensor, labels: Tensor) -> Tensor:
 
     Changes the pixels' distance to their own class in ``outside``.
     """
-    return outside.scatter_(1, labels, torch.inf).amin(1).nan_to_num_(posinf=0)
+    return outside.scatter_(1, labels.unsqueeze(1), torch.inf).amin(1).nan_to_num_(posinf=0)
 
 
 def _to_classes(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
